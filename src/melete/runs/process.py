@@ -1,0 +1,80 @@
+"""What a process file holds: a `Config` that extends `ProcessConfig`, `main(config, run)`, and an `EXAMPLE`.
+
+A process file stands in `melete/<system>/processes/<name>.py` and its name is `<system>.<name>`. From its config
+class come the CLI flags, the job-file schema and the resolved config of a run. A process file imports nothing heavy
+(torch, transformers) at its top, so that `--help` and the schema stay quick; it imports its system inside `main`.
+
+    class Config(ProcessConfig):
+        steps: int = Field(100, ge=1, description="Optimizer steps.")
+
+    EXAMPLE = {"steps": 2}          # a config that finishes in seconds; the conformance test runs it
+
+    def main(config: Config, run: Run) -> None:
+        for step in run.steps(config.steps): ...
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from melete import find
+from melete.errors import ConfigError
+
+
+class ProcessConfig(BaseModel):
+    """Options that every process has; unknown keys are errors, fields are fixed after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    seed: int = Field(1337, ge=0, lt=2**31, description="Seed of every random draw of the run.")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:N or mps."
+    )
+
+
+def config_class(process: str) -> type[ProcessConfig]:
+    """The config class of a process, by the process's name."""
+    return cast(type[ProcessConfig], find.process(process).Config)
+
+
+def parse_config(process: str, values: dict[str, Any]) -> ProcessConfig:
+    """Validates values against a process's config class.
+
+    Raises:
+        UnknownNameError: no such process.
+        ConfigError: the first wrong key, with what was found and what is allowed.
+    """
+    cls = config_class(process)
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise ConfigError(*describe(cls, error, process)) from error
+
+
+def describe(cls: type[BaseModel], error: ValidationError, process: str) -> tuple[str]:
+    """One readable message for the first problem of a validation error."""
+    key, text = first_problem(cls, error)
+    return (f"{process}: {key}: {text}",)
+
+
+def first_problem(cls: type[BaseModel], error: ValidationError) -> tuple[str, str]:
+    """The dotted key of the first problem, and what is wrong with it in words."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        import difflib
+
+        close = difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        return key, f"unknown key.{hint} Known: {', '.join(sorted(cls.model_fields))}."
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    found = repr(problem.get("input"))
+    return key, f"{message}; found {found if len(found) < 80 else found[:77] + '...'}."
+
+
+def doc(module: ModuleType) -> str:
+    """First line of a process file's docstring: its help."""
+    return (module.__doc__ or "").strip().split("\n")[0]
