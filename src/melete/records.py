@@ -66,6 +66,7 @@ class RunRecord:
     pid_started_s: float | None = None
     host: str | None = None
     resumed: int = 0
+    limit_batches: int | None = None
     error: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
 

@@ -11,17 +11,39 @@ class come the CLI flags, the job-file schema and the resolved config of a run. 
 
     def main(config: Config, run: Run) -> None:
         for step in run.steps(config.steps): ...
+
+A field that names an input says so, and `--dry-run` then resolves and verifies it:
+
+    base: Annotated[str, Input("checkpoint", kinds=("llm",))] = Field("latest", description="Run or checkpoint.")
+    data: Annotated[str, Input("dataset")] = Field("", description="Dataset name; empty is the default text.")
+
+A process file may also hold `plan(config) -> list[tuple[name, value, reason]]`: derived values, which `--dry-run` and
+the report show as a table.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from melete import find
 from melete.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Input:
+    """Marks a config field as the name of an input; an empty string or None is no input.
+
+    Args:
+        what: a checkpoint (by run reference) or a dataset (by name or path).
+        kinds: kinds of checkpoint that fit.
+    """
+
+    what: Literal["checkpoint", "dataset"]
+    kinds: tuple[str, ...] = ()
 
 
 class ProcessConfig(BaseModel):

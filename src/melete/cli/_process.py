@@ -1,0 +1,141 @@
+"""Commands made from process files: `melete llm pretrain --depth 4` from the fields of its config class.
+
+The help of a system reads the first docstring line of each process file as text; only the process that is asked for is
+imported. Values are handed to pydantic as they were typed, so a flag and a job file are checked by the same rules.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from melete import find
+from melete.errors import ConfigError, UnknownNameError
+
+
+class System(click.Group):
+    """The processes of one system, found by file name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            name, help=find.first_sentence(find.folder_of(f"melete.{name}") / "__init__.py") or None
+        )
+        self.package = f"melete.{name}.processes"
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the system's processes."""
+        return find.names(self.package)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of one process; this imports its file."""
+        return process_command(f"{self.name}.{name}") if name in find.names(self.package) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Answers an unknown name with the closest known one."""
+        if args[0] not in find.names(self.package) and not args[0].startswith("-"):
+            raise UnknownNameError(f"{self.name} process", args[0], find.names(self.package))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the processes without importing them."""
+        folder = find.folder_of(self.package)
+        rows = [(name, find.first_sentence(folder / f"{name}.py")) for name in find.names(self.package)]
+        with formatter.section("Processes"):
+            formatter.write_dl(rows)
+
+
+def process_command(process: str) -> click.Command:
+    """The click command of one process."""
+    module = find.process(process)
+
+    def invoke(**given: Any) -> int:
+        options = {key: given.pop(f"run_{key}") for key in ("name", "limit_batches", "dry_run")}
+        values = {
+            key: parse_text(module.Config, key, value)
+            for key, value in given.items()
+            if value not in (None, ())
+        }
+        return run_process(process, values, **options)
+
+    params: list[click.Parameter] = [option(key, field) for key, field in module.Config.model_fields.items()]
+    params += [
+        click.Option(["--name", "run_name"], help="Name of the run, usable wherever its id is."),
+        click.Option(
+            ["--limit-batches", "run_limit_batches"], type=click.IntRange(1), help="The most steps per loop."
+        ),
+        click.Option(["--dry-run", "run_dry_run"], is_flag=True, help="Show the resolved config and end."),
+    ]
+    return click.Command(
+        process.partition(".")[2],
+        params=params,
+        callback=invoke,
+        help=(module.__doc__ or "").strip(),
+        short_help=(module.__doc__ or "").strip().split("\n")[0],
+    )
+
+
+def run_process(
+    process: str, values: dict[str, Any], *, name: str | None, limit_batches: int | None, dry_run: bool
+) -> int:
+    """Runs a process, or shows what it would do; returns the exit code."""
+    from melete.jobs.execute import Options, execute
+    from melete.records import RunState
+
+    record = execute(process, values, Options(name=name, limit_batches=limit_batches))
+    return 130 if record.state is RunState.STOPPED else 0
+
+
+def option(key: str, field: FieldInfo) -> click.Option:
+    """The click option of one config field."""
+    flag = "--" + key.replace("_", "-")
+    kind = plain_type(field.annotation)
+    shown = field.get_default(call_default_factory=True)
+    default = "" if field.is_required() or shown in (None, "", []) else f"  [default: {shown}]"
+    help_text = (field.description or "") + (" [required]" if field.is_required() else default)
+    if kind is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}", key], default=None, help=help_text)
+    if get_origin(kind) is Literal:
+        choices = click.Choice([str(value) for value in get_args(kind)])
+        return click.Option([flag, key], type=choices, default=None, help=help_text)
+    many = get_origin(kind) in (list, tuple)
+    return click.Option(
+        [flag, key], type=str, default=None, help=help_text, multiple=many, metavar=metavar(kind)
+    )
+
+
+def plain_type(annotation: Any) -> Any:
+    """The type of a field without `Annotated` and `| None`."""
+    if get_origin(annotation) is typing.Annotated:
+        return plain_type(get_args(annotation)[0])
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        rest = [arg for arg in get_args(annotation) if arg is not type(None)]
+        return plain_type(rest[0]) if len(rest) == 1 else annotation
+    return annotation
+
+
+def metavar(kind: Any) -> str:
+    """Word for a value's type in the help."""
+    if get_origin(kind) in (list, tuple):
+        return metavar(get_args(kind)[0])
+    return {int: "INTEGER", float: "NUMBER", str: "TEXT"}.get(kind, "TEXT")
+
+
+def parse_text(config: type[BaseModel], key: str, value: Any) -> Any:
+    """A typed value as it goes to pydantic; only mappings need reading, as JSON."""
+    kind = plain_type(config.model_fields[key].annotation)
+    if isinstance(value, tuple):
+        return list(value)
+    if (get_origin(kind) or kind) is dict:
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ConfigError(f"--{key.replace('_', '-')}: {value!r} is not JSON ({error}).") from error
+    return value

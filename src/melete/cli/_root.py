@@ -1,0 +1,77 @@
+"""The root command: one lazy group whose members are the files of `melete.cli` and the systems that have processes.
+
+A file `cli/X.py` that exports a click command `command` is `melete X`; a folder `melete/S/processes` is `melete S` with
+one command per file. Nothing is listed anywhere and only what is asked for is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from melete import find
+from melete.errors import MeleteError, UnknownNameError
+
+
+class Root(click.Group):
+    """Commands by file name, systems by folder name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands and systems."""
+        return sorted({*find.names("melete.cli"), *systems()})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Imports the command that was asked for."""
+        if name in systems():
+            from melete.cli._process import System
+
+            return System(name)
+        if name in find.names("melete.cli"):
+            command: click.Command = find.load("melete.cli", name, "command").command
+            return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Answers an unknown name with the closest known one."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            raise UnknownNameError("command", name, self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+def systems() -> list[str]:
+    """Systems that have at least one process."""
+    return sorted({name.partition(".")[0] for name in find.processes()})
+
+
+root = Root(
+    "melete",
+    help="A lab on one machine in which models practise acting and prove that they got better.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run(args: list[str]) -> int:
+    """Runs the command line and returns the exit code; a `MeleteError` becomes one message on stderr."""
+    try:
+        result = root.main(args, prog_name="melete", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except MeleteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,181 @@
+"""The folder of a run and its `run.json`: made, read, moved between states, found by id; written whole, then renamed.
+
+The folder is the truth and this file is its only door. A record that says `running` is believed only while its
+process lives: on the same host the process id and its start time are compared, so a killed run is seen as lost at once; a
+run of another host (a shared disk) is lost after `BEAT_LIMIT_S` without a heartbeat. Reading never writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from melete.errors import RunStateError, StorageError, UnknownNameError
+from melete.records import RunRecord, RunState, move
+from melete.settings import Settings
+
+BEAT_LIMIT_S = 60.0
+HEARTBEAT = "heartbeat"
+
+
+def new_id(word: str, now_s: float) -> str:
+    """An id that sorts by time and can be read aloud: `20261120-123405-pretrain-a1f3`."""
+    word = re.sub(r"[^A-Za-z0-9]+", "_", word).strip("_")[:40] or "run"
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now_s))}-{word}-{secrets.token_hex(2)}"
+
+
+def create(
+    settings: Settings,
+    process: str,
+    *,
+    name: str | None = None,
+    job: str | None = None,
+    step_name: str | None = None,
+    limit_batches: int | None = None,
+) -> tuple[Path, RunRecord]:
+    """Makes the folder of a new run, with its record in state `queued`.
+
+    Raises:
+        StorageError: the home folder cannot be written.
+    """
+    now_s = time.time()
+    run_id = new_id(process.partition(".")[2] or process, now_s)
+    folder = settings.runs / run_id
+    record = RunRecord(
+        run_id, process, RunState.QUEUED, now_s, name, job, step_name, limit_batches=limit_batches
+    )
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot make the run folder {folder} ({error.strerror}).",
+            next_step="Set MELETE_HOME to a folder that can be written.",
+        ) from error
+    write(folder, record)
+    return folder, record
+
+
+def write(folder: Path, record: RunRecord) -> None:
+    """Writes `run.json` whole, then renames it into place.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written; the record before stays.
+    """
+    replace_file(
+        folder / "run.json", json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False) + "\n"
+    )
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a small text file whole, then renames it into place.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written; the file before stays.
+    """
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """A `StorageError` that says what could not be written and why."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    what = "The disk is full" if full else f"Cannot write ({error.strerror})"
+    return StorageError(
+        f"{what}: {path.name} was not written in {path.parent}.",
+        next_step="Free some space, then continue with: melete runs resume " + path.parent.name
+        if full
+        else None,
+    )
+
+
+def read(folder: Path) -> RunRecord:
+    """Reads `run.json`; a running record whose process is gone is returned as lost.
+
+    Raises:
+        UnknownNameError: the folder holds no run.
+        RunStateError: `run.json` cannot be read.
+    """
+    record = read_stored(folder)
+    if record.state is RunState.RUNNING and not alive(folder, record):
+        record.state = RunState.LOST
+    return record
+
+
+def read_stored(folder: Path) -> RunRecord:
+    """Reads `run.json` as it stands, without asking whether the process lives."""
+    file = folder / "run.json"
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        known = {field.name for field in dataclasses.fields(RunRecord)}
+        values = {key: value for key, value in values.items() if key in known}
+        return RunRecord(**{**values, "state": RunState(values["state"])})
+    except FileNotFoundError:
+        raise UnknownNameError("run", folder.name, ids(folder.parent)) from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise RunStateError(f"{file} cannot be read ({error}).") from error
+
+
+def set_state(folder: Path, record: RunRecord, state: RunState) -> None:
+    """Moves a run to another state, if the table of moves allows it, and writes the record."""
+    record.state = move(record.state, state)
+    write(folder, record)
+
+
+def alive(folder: Path, record: RunRecord) -> bool:
+    """Whether the process of a running run still lives, as far as this host can know."""
+    if record.host == socket.gethostname() and record.pid is not None:
+        return process_start_s(record.pid) == record.pid_started_s
+    try:
+        beat_s = (folder / HEARTBEAT).stat().st_mtime
+    except OSError:
+        beat_s = record.started_s or record.created_s
+    return time.time() - beat_s < BEAT_LIMIT_S
+
+
+def process_start_s(pid: int) -> float | None:
+    """When a process started (seconds, rounded), or None if there is no such process or it is a zombie."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(round(process.create_time()))
+    except psutil.Error:
+        return None
+
+
+def ids(runs: Path) -> list[str]:
+    """Ids of all runs in a `runs` folder, oldest first."""
+    try:
+        with os.scandir(runs) as entries:
+            return sorted(
+                entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
+            )
+    except FileNotFoundError:
+        return []
+
+
+def all_runs(settings: Settings) -> Iterator[tuple[Path, RunRecord]]:
+    """Every readable run, newest first."""
+    for run_id in reversed(ids(settings.runs)):
+        folder = settings.runs / run_id
+        if (folder / "run.json").is_file():
+            yield folder, read(folder)
