@@ -1,0 +1,203 @@
+"""A decoder-only transformer on one page; the inference engine follows exactly this arithmetic.
+
+    x  = norm(embed[tokens]);  x0 = x
+    for each layer:
+        x  = residual·x + shortcut·x0                       two learned numbers per layer
+        q, k, v = split(qkv @ norm(x))
+        v  = v + value_scale·value_embed[tokens]            on every second layer, the last one included
+        q, k = rotary(norm(q))·scale, rotary(norm(k))       norm over the head dimension; scale = sharpness / √D
+        x  = x + out @ attention(q, k, v, window)
+        x  = x + down @ relu(up @ norm(x))²
+    logits = softcap·tanh(head @ norm(x) / softcap)
+
+Decisions: no biases and no learned norm gains (`norm` is RMS norm); q, k and v come from one matrix; projections back
+into the stream start at zero, so the model starts as its embedding; embedding and head are separate. Rotary pairs
+channel d with d + D/2. Parameters live in the compute dtype; the optimizer keeps fp32 masters (see `optim.py`).
+
+Limit: `tokens` may not be longer than `config.context`. There is no KV cache here: decoding is `llm/engine`.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from melete.errors import ConfigError
+from melete.llm.attention import causal_attention
+from melete.llm.config import GPTConfig
+from melete.llm.loss import softcap_cross_entropy, softcap_logits
+
+SHARPNESS = 1.44
+"""Scores of unit-norm q and k are cosines; this sharpens them beyond 1 / √D."""
+
+
+def norm(x: Tensor) -> Tensor:
+    """RMS norm over the last dimension, without gain."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates channel pairs (d, d + D/2) by position (RoPE, arXiv:2104.09864).
+
+    Args:
+        x: (…, T, H, D).
+        cos: (T, 1, D/2).
+        sin: (T, 1, D/2).
+    """
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def rotary_tables(config: GPTConfig, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """fp32 cos and sin, (T, 1, D/2) for the whole context."""
+    half = config.head_dim // 2
+    frequencies = config.rope_base ** (-torch.arange(half, dtype=torch.float32, device=device) / half)
+    angles = torch.arange(config.context, dtype=torch.float32, device=device)[:, None] * frequencies
+    return angles.cos()[:, None], angles.sin()[:, None]
+
+
+def has_value_embedding(layer: int, depth: int) -> bool:
+    """Whether a layer mixes a token's own embedding into its values: every second one, counted from the last."""
+    return (depth - 1 - layer) % 2 == 0
+
+
+class Block(nn.Module):
+    """One layer: attention, then a ReLU² MLP."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.config = config
+        self.window = config.window(layer)
+        C, D = config.width, config.head_dim
+        self.qkv = nn.Linear(C, (config.heads + 2 * config.kv_heads) * D, bias=False)
+        self.out = nn.Linear(config.heads * D, C, bias=False)
+        self.up = nn.Linear(C, 4 * C, bias=False)
+        self.down = nn.Linear(4 * C, C, bias=False)
+        self.residual = nn.Parameter(torch.ones(()))
+        self.shortcut = nn.Parameter(torch.zeros(()))
+        self.value_embed: nn.Embedding | None = None
+        self.value_scale: nn.Parameter | None = None
+        if has_value_embedding(layer, config.depth):
+            self.value_embed = nn.Embedding(config.vocab_size, config.kv_heads * D)
+            self.value_scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, x0: Tensor, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x, x0 (B, T, C); tokens (B, T); cos, sin (T, 1, D/2) → (B, T, C)."""
+        x = self.residual * x + self.shortcut * x0
+        x = x + self.attention(norm(x), tokens, cos, sin)
+        return cast(Tensor, x + self.down(F.relu(self.up(norm(x))).square()))
+
+    def attention(self, x: Tensor, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x (B, T, C) → (B, T, C)."""
+        B, T, _ = x.shape
+        H, K, D = self.config.heads, self.config.kv_heads, self.config.head_dim
+        q, k, v = self.qkv(x).view(B, T, H + 2 * K, D).split((H, K, K), dim=2)
+        if self.value_embed is not None and self.value_scale is not None:
+            v = v + self.value_scale * self.value_embed(tokens).view(B, T, K, D)
+        q = rotary(norm(q), cos, sin) * (SHARPNESS / D**0.5)
+        k = rotary(norm(k), cos, sin)
+        y = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.window)
+        mixed: Tensor = self.out(y.transpose(1, 2).reshape(B, T, H * D))
+        return mixed
+
+
+class GPT(nn.Module):
+    """The model; see the head of this file."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab_size, config.width)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
+        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        cos, sin = rotary_tables(config)
+        self.cos: Tensor
+        self.sin: Tensor
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks in order."""
+        return [cast(Block, block) for block in self.blocks]
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> GPT:
+        """Draws the weights on the CPU in fp32, so that every device and dtype starts from the same ones."""
+        generator = torch.Generator().manual_seed(seed)
+        C = self.config.width
+        bound = (3 / C) ** 0.5  # uniform with standard deviation 1/√C
+
+        def uniform(weight: Tensor, scale: float = 1.0) -> None:
+            draw = torch.rand(weight.shape, generator=generator, dtype=torch.float32)
+            weight.copy_(draw.mul_(2).sub_(1).mul_(bound * scale))
+
+        self.embed.weight.copy_(torch.randn(self.embed.weight.shape, generator=generator))
+        for block in self.layers:
+            uniform(block.qkv.weight)
+            uniform(block.up.weight)
+            nn.init.zeros_(block.out.weight)
+            nn.init.zeros_(block.down.weight)
+            block.residual.fill_(1.0)
+            block.shortcut.fill_(0.1)
+            if block.value_embed is not None and block.value_scale is not None:
+                uniform(block.value_embed.weight)
+                block.value_scale.fill_(1.0)
+        nn.init.zeros_(self.head.weight)
+        return self
+
+    def trunk(self, tokens: Tensor) -> Tensor:
+        """Final normed hidden states (B, T, C) of tokens (B, T).
+
+        Raises:
+            ConfigError: more tokens than the context.
+        """
+        T, context = tokens.size(1), self.config.context
+        if context < T:
+            raise ConfigError(
+                f"{T:,} tokens do not fit into the model's context.",
+                allowed=f"At most {context:,}.",
+                next_step="Shorten the input, or train a model with a larger --context.",
+            )
+        x = norm(self.embed(tokens))
+        cos, sin = self.cos[:T].to(x.dtype), self.sin[:T].to(x.dtype)
+        x0 = x
+        for block in self.layers:
+            x = block(x, x0, tokens, cos, sin)
+        return norm(x)
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, reduction: str = "mean") -> Tensor:
+        """Loss of targets, or logits.
+
+        Args:
+            tokens: (B, T) int64.
+            targets: (B, T) int64, -1 where a position has no loss; None asks for logits.
+            reduction: `mean`, `sum` or `none`.
+
+        Returns:
+            fp32: the loss, losses (B, T) for `none`, or logits (B, T, V).
+        """
+        hidden = self.trunk(tokens)
+        if targets is None:
+            return softcap_logits(hidden, self.head.weight, self.config.softcap)
+        loss = softcap_cross_entropy(
+            hidden.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap, reduction
+        )
+        return loss.view(targets.shape) if reduction == "none" else loss
+
+    def matmul_parameters(self) -> int:
+        """Parameters that each token multiplies with: 2 FLOPs each forward, 4 backward."""
+        return sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
+
+    def flops_per_token(self) -> float:
+        """FLOPs of forward and backward per trained token, attention over the causal half of each window included."""
+        config = self.config
+        attended = sum(
+            min(config.window(i), config.context)
+            * (1 - min(config.window(i), config.context) / (2 * config.context))
+            for i in range(config.depth)
+        )
+        return 6 * self.matmul_parameters() + 12 * config.width * attended
