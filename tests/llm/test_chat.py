@@ -1,4 +1,4 @@
-"""Chat formats: what goes in comes out, only the assistant's own tokens are trained, and text is never a special token."""
+"""Chat formats: what goes in comes out, only the assistant is trained, and text is never a special token."""
 
 from __future__ import annotations
 
@@ -179,7 +179,8 @@ def test_template_chat_special_tokens_in_a_users_text_stay_text() -> None:
 
 
 def test_template_chat_tool_calls_are_parsed_from_tags_and_from_bare_json() -> None:
-    tagged = 'Sure.\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>\n<tool_call>\n{broken\n</tool_call>'
+    good = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    tagged = f"Sure.\n{good}\n<tool_call>\n{{broken\n</tool_call>"
     turn = TEMPLATE.parse([*HF(tagged)["input_ids"], HF.eos_token_id])
     assert (turn.content, [c.name for c in turn.tool_calls]) == ("Sure.", ["add", ""])
     assert "{broken" in turn.tool_calls[1].arguments

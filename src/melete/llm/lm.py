@@ -152,7 +152,7 @@ def _load_own(folder: Path, device: torch.device, dtype: torch.dtype) -> LM:
         model,
         tokenizer,
         MeleteChat(tokenizer),
-        model.config.sequence_length,
+        model.config.context,
         "melete",
         run_name,
         record=record,
