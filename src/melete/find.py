@@ -1,7 +1,8 @@
 """Names in a folder, without importing what they name; loading one of them by name.
 
 A thing is a file and its name is its id: `names("melete.llm.processes")` lists the files of that package, `load`
-imports one of them. A miss is an `UnknownNameError` with the known names and the closest one.
+imports one of them. A miss is an `UnknownNameError` with the known names and the closest one. Folders are looked for
+along `melete.__path__`, so that a package outside this tree can bring things of its own.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import melete
 from melete.errors import MissingExtraError, UnknownNameError
 
-SYSTEMS = Path(__file__).parent
 EXTRA_OF = {
     "torch": "train", "rustbpe": "train", "tiktoken": "train", "safetensors": "train",
     "transformers": "hf", "peft": "hf", "fastapi": "serve", "uvicorn": "serve", "llguidance": "serve",
@@ -23,7 +24,8 @@ EXTRA_OF = {
 
 def folder_of(package: str) -> Path:
     """Folder of a package of ours, such as `melete.evals.tasks`, found without importing it."""
-    return SYSTEMS.joinpath(*package.split(".")[1:])
+    places = [Path(root).joinpath(*package.split(".")[1:]) for root in melete.__path__]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def names(package: str, suffix: str = ".py") -> list[str]:
@@ -70,7 +72,8 @@ def load(package: str, name: str, kind: str) -> ModuleType:
 
 def processes() -> list[str]:
     """All process names, `system.name`, such as `llm.pretrain`."""
-    systems = sorted(p.parent.name for p in SYSTEMS.glob("*/processes") if p.is_dir())
+    found = [folder for root in melete.__path__ for folder in Path(root).glob("*/processes")]
+    systems = sorted(folder.parent.name for folder in found if folder.is_dir())
     return [f"{system}.{name}" for system in systems for name in names(f"melete.{system}.processes")]
 
 

@@ -69,6 +69,7 @@ class RunRecord:
     limit_batches: int | None = None
     error: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The root command: one lazy group whose members are the files of `melete.cli` and the systems that have processes.
 
 A file `cli/X.py` that exports a click command `command` is `melete X`; a folder `melete/S/processes` is `melete S` with
-one command per file. Nothing is listed anywhere and only what is asked for is imported.
+one command per file. Nothing is listed anywhere and only what is asked for is imported. Help texts are the first lines
+of docstrings, read as text.
 """
 
 from __future__ import annotations
@@ -38,9 +39,19 @@ class Root(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Answers an unknown name with the closest known one."""
         name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
+        if name not in self.list_commands(ctx) and not name.startswith("-"):
             raise UnknownNameError("command", name, self.list_commands(ctx))
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists systems with their processes, and commands, without importing them."""
+        processes = [(system, ", ".join(find.names(f"melete.{system}.processes"))) for system in systems()]
+        folder = find.folder_of("melete.cli")
+        commands = [(name, find.first_sentence(folder / f"{name}.py")) for name in find.names("melete.cli")]
+        for title, rows in (("Systems and their processes", processes), ("Commands", commands)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 def systems() -> list[str]:
@@ -48,30 +59,30 @@ def systems() -> list[str]:
     return sorted({name.partition(".")[0] for name in find.processes()})
 
 
-root = Root(
-    "melete",
-    help="A lab on one machine in which models practise acting and prove that they got better.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.group("melete", cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(message="melete %(version)s", package_name="melete")
+def root() -> None:
+    """A lab on one machine in which models practise acting and prove that they got better.
+
+    Start with `melete llm pretrain --dry-run`, or with a job file and `melete run`. Each command has --help.
+    """
 
 
 def run(args: list[str]) -> int:
-    """Runs the command line and returns the exit code; a `MeleteError` becomes one message on stderr."""
+    """Runs the command line and returns its exit code; a `MeleteError` becomes one message on stderr."""
     try:
         result = root.main(args, prog_name="melete", standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
-    except click.Abort:
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        sys.stdout.flush()
     except MeleteError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
+        # The reader went away; what is still buffered must not fail again when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    return result if isinstance(result, int) else 0

@@ -2,7 +2,8 @@
 
 SIGINT and SIGTERM ask the run to stop (`run.stopping`): it saves a checkpoint and ends as `stopped`; the second
 signal aborts. A `MeleteError` ends the run as `failed` with its message and is raised again for the caller to show.
-Under `torchrun` only rank 0 owns a folder; the other ranks get a silent run that reads checkpoints of the run that is resumed.
+Under `torchrun` only rank 0 owns a folder; the other ranks get a silent run, which on a resume reads the checkpoints of
+that folder.
 """
 
 from __future__ import annotations
@@ -10,22 +11,26 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from melete import find, settings
-from melete.errors import MeleteError, RunStateError
+from melete.errors import MeleteError, RunStateError, StorageError
 from melete.records import RunRecord, RunState
 from melete.runs import folder as folders
+from melete.runs import provenance
+from melete.runs.heartbeat import beating
 from melete.runs.process import ProcessConfig, parse_config
 from melete.runs.run import Run
+from melete.runs.seeding import seed_all
 from melete.settings import Settings
 
 
@@ -84,7 +89,7 @@ def resume(path: Path, options: Options | None = None) -> RunRecord:
     limit = record.limit_batches if options.limit_batches is None else options.limit_batches
     config = parse_config(record.process, read_config(path))
     if rank() > 0:
-        return _execute(None, record, config, Run(None, limit_batches=limit, resuming=True))
+        return _execute(None, record, config, Run(None, limit_batches=limit, resuming=True, source=path))
     if record.state is RunState.SUCCEEDED:
         raise RunStateError(
             f"Run {record.id} has succeeded: nothing is left to resume.",
@@ -103,53 +108,77 @@ def resume(path: Path, options: Options | None = None) -> RunRecord:
 
 
 def _execute(path: Path | None, record: RunRecord, config: ProcessConfig, run: Run) -> RunRecord:
-    """Calls `main` and keeps how it ended."""
-    if path is not None:
-        record.started_s, record.ended_s = time.time(), None
-        record.pid, record.host = os.getpid(), socket.gethostname()
-        record.pid_started_s = folders.process_start_s(os.getpid())
-        folders.set_state(path, record, RunState.RUNNING)
+    """Calls `main` between a begin and an end that the run folder keeps; a silent run (no path) keeps nothing."""
     state = RunState.FAILED
-    try:
-        with stop_signals(run):
-            find.process(record.process).main(config, run)
-        state = RunState.STOPPED if run.stopping else RunState.SUCCEEDED
-    except KeyboardInterrupt:
-        state = RunState.STOPPED
-        record.error = "aborted by a second signal"
-        raise
-    except MeleteError as error:
-        record.error = str(error)
-        raise
-    except BaseException as error:
-        record.error = f"{type(error).__name__}: {error}"
-        if path is not None:
-            with (path / "log.txt").open("a", encoding="utf-8") as log:
-                log.write(traceback.format_exc())
-        raise
-    finally:
-        run.close()
-        record.ended_s = time.time()
-        record.result = run.result
-        if path is not None:
-            folders.set_state(path, record, state)
-        else:
-            record.state = state
+    with beating(path) if path else nullcontext():
+        _begin(path, record)
+        try:
+            if path is not None:
+                provenance.record(path, seed=config.seed)
+            seed_all(config.seed, rank())
+            with stop_signals(run):
+                find.process(record.process).main(config, run)
+            state = RunState.STOPPED if run.stopping else RunState.SUCCEEDED
+        except KeyboardInterrupt:
+            state = RunState.STOPPED
+            record.error = "aborted by a second signal"
+            raise
+        except MeleteError as error:
+            record.error = str(error)
+            raise
+        except Exception as error:
+            record.error = f"{type(error).__name__}: {error}"
+            with suppress(StorageError):
+                run.note(traceback.format_exc())
+            raise
+        finally:
+            _end(path, record, state, run)
     return record
+
+
+def _begin(path: Path | None, record: RunRecord) -> None:
+    record.started_s, record.ended_s = time.time(), None
+    record.pid, record.host = os.getpid(), socket.gethostname()
+    record.pid_started_s = folders.process_start_s(os.getpid())
+    if path is not None:
+        folders.set_state(path, record, RunState.RUNNING)
+
+
+def _end(path: Path | None, record: RunRecord, state: RunState, run: Run) -> None:
+    """Keeps how a run ended: the record first, then what can be made again from the folder."""
+    record.ended_s = time.time()
+    record.result = run.result
+    for name, seconds in run.clock.settle().items():
+        record.seconds[name] = round(record.seconds.get(name, 0.0) + seconds, 3)
+    run.close()
+    if path is None:
+        record.state = state
+        return
+    try:
+        folders.set_state(path, record, state)
+        provenance.keep_datasets(path, run.datasets)
+    except StorageError as error:
+        print(f"warning: {error}", file=sys.stderr)
 
 
 @contextmanager
 def stop_signals(run: Run) -> Iterator[None]:
-    """SIGINT and SIGTERM set `run.stopping`, the second one raises KeyboardInterrupt; restored at the end."""
+    """SIGINT and SIGTERM ask the run to stop, the second one raises KeyboardInterrupt; restored at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    asked = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if run.stopping:
+        nonlocal asked
+        if asked:
             raise KeyboardInterrupt
-        run.stopping = True
-        run.say(f"{signal.Signals(number).name}: stopping after this step (once more aborts)")
+        asked = True
+        run.stop()
+        if not run.silent:  # straight to the descriptor: a print may be interrupted in the middle
+            os.write(
+                2, f"\n{signal.Signals(number).name}: stopping after this step; once more aborts\n".encode()
+            )
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

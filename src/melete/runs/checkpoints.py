@@ -58,8 +58,6 @@ def save(
     Raises:
         StorageError: the disk is full or the folder cannot be written; what was there before is untouched.
     """
-    from safetensors.torch import save as dump
-
     name = f"step_{step:08d}"
     temporary = parent / f".tmp-{name}"
     target = parent / name
@@ -69,7 +67,7 @@ def save(
             shutil.rmtree(leftover)
         temporary.mkdir()
         files = {}
-        contents = {f"{stem}.safetensors": dump(_contiguous(group)) for stem, group in tensors.items()}
+        contents = {f"{stem}.safetensors": _dump(group) for stem, group in tensors.items()}
         for file, data in {**contents, **(side_files or {})}.items():
             _write(temporary / file, data)
             files[file] = (len(data), hashlib.sha256(data).hexdigest())
@@ -169,8 +167,10 @@ def read_file(folder: Path, name: str) -> bytes:
     )
 
 
-def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+def _dump(tensors: dict[str, torch.Tensor]) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()})
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,8 +1,8 @@
 """The folder of a run and its `run.json`: made, read, moved between states, found by id; written whole, then renamed.
 
 The folder is the truth and this file is its only door. A record that says `running` is believed only while its
-process lives: on the same host the process id and its start time are compared, so a killed run is seen as lost at once; a
-run of another host (a shared disk) is lost after `BEAT_LIMIT_S` without a heartbeat. Reading never writes.
+process lives: on the same host the process id and its start time are compared, so a killed run is seen as lost at
+once; a run of another host (a shared disk) is lost after `BEAT_LIMIT_S` without a heartbeat. Reading never writes.
 """
 
 from __future__ import annotations

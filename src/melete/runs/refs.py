@@ -1,8 +1,8 @@
 """Names that a user writes for a run or a checkpoint, resolved to a folder.
 
 A reference is a run id, the unique beginning of one, a run's `--name` (the newest with that name), `latest`, any of
-these with `:step` for an older checkpoint, or the path of a checkpoint or run folder. `kinds` restricts to checkpoints of
-these kinds, so that `latest` for a chat model never yields a tokenizer.
+these with `:step` for an older checkpoint, or the path of a checkpoint or run folder. `kinds` restricts to checkpoints
+of these kinds, so that `latest` for a chat model never yields a tokenizer.
 """
 
 from __future__ import annotations
