@@ -1,0 +1,51 @@
+"""Serve models at an OpenAI-compatible URL, with a chat page."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("serve")
+@click.option(
+    "--model", "specs", multiple=True, metavar="REF", default=("latest",), show_default=True,
+    help="Run, checkpoint folder, transformers folder, hub id, or echo; NAME=REF names it. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address; anything but loopback needs a token."
+)
+@click.option(
+    "--port", default=8675, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--slots", default=32, show_default=True, type=click.IntRange(1), help="Answers written at once."
+)
+@click.option(
+    "--queue", default=128, show_default=True, type=click.IntRange(0), help="Requests that may wait."
+)
+def command(specs: tuple[str, ...], host: str, port: int, device: str, slots: int, queue: int) -> None:
+    """Serve models at an OpenAI-compatible URL, with a chat page.
+
+    Set MELETE_TOKEN to ask clients for a token; it is compulsory for any address but loopback. Stop with Ctrl-C.
+    """
+    from melete import find, settings
+
+    configured = settings.load()
+    server_room = find.load("melete.serve", "server", "part of the server")
+    # A taken port is said before a model is loaded, which may take long.
+    listener = server_room.bind(host, port, configured)
+    models = find.load("melete.serve", "models", "part of the server")
+    served = models.load_all(specs, configured, device=device, slots=slots, waiting=queue)
+    server = server_room.Server(served, configured, listener=listener)
+
+    def say() -> None:
+        first = next(iter(served))
+        click.echo(f"Serving {', '.join(served)}")
+        click.echo(f"  API   {server.url}/v1")
+        click.echo(f"  Chat  {server.url}/chat")
+        key = '-H "Authorization: Bearer $MELETE_TOKEN" ' if configured.token else ""
+        body = f'{{"model": "{first}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+        click.echo(f"  Try   curl {server.url}/v1/chat/completions {key}-d '{body}'")
+        click.echo("Stop with Ctrl-C.")
+
+    server.run(on_ready=say)

@@ -1,0 +1,235 @@
+"""The web application: OpenAI's endpoints, the models and their weights, health, and the chat page.
+
+    POST /v1/chat/completions      chat, streamed or whole, with tools and response formats
+    POST /v1/completions           plain completion of text or token ids
+    GET  /v1/models                what is served;  GET /v1/models/{id} one of them
+    POST /v1/models/{id}/reload    newer weights into the running engine: {"checkpoint": "REFERENCE"} or {}
+    GET  /health                   up, and how busy; asks for no token
+    GET  /chat                     the chat page
+
+Every error has OpenAI's shape. Bodies are read and validated here and not by FastAPI's argument machinery, so that any
+body, however odd, gets that shape, and so that a client that forgets the content type is still understood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, Path, Request
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from melete.errors import CheckpointError, MeleteError, UnknownNameError
+from melete.serve import auth, page, problems
+from melete.serve.answer import Answer
+from melete.serve.models import ServedModel
+from melete.serve.plan import Plan, plan_chat, plan_completion
+from melete.serve.problems import Problem
+from melete.serve.schema import ChatRequest, CompletionRequest
+from melete.serve.stream import Bridge, Departure
+from melete.settings import Settings
+
+LARGEST_BODY = 32 * 2**20
+Body = TypeVar("Body", bound=BaseModel)
+ModelId = Annotated[str, Path(description="A served model's id.")]
+
+
+class ReloadRequest(BaseModel):
+    """Body of a reload: where the new weights are; nothing means the newest of what the model was loaded by."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str | None = None
+
+
+def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
+    """Builds the application over loaded models; their engines run while the application does.
+
+    Args:
+        models: id to model.
+        settings: the token to ask for, and where checkpoints are found on a reload.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.bridge = Bridge()
+        for model in models.values():
+            model.engine.start()
+        yield
+        for model in models.values():
+            await asyncio.to_thread(model.engine.stop)
+
+    app = FastAPI(title="Melete", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(auth.TokenGate, token=settings.token)
+
+    @app.post("/v1/chat/completions", openapi_extra=_body_of(ChatRequest))
+    async def chat_completions(request: Request) -> Response:
+        return await _answer(app, models, request, ChatRequest, plan_chat)
+
+    @app.post("/v1/completions", openapi_extra=_body_of(CompletionRequest))
+    async def completions(request: Request) -> Response:
+        return await _answer(app, models, request, CompletionRequest, plan_completion)
+
+    @app.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": [model.describe() for model in models.values()]}
+
+    @app.post("/v1/models/{model_id:path}/reload", openapi_extra=_body_of(ReloadRequest))
+    async def reload(request: Request, model_id: ModelId) -> dict[str, Any]:
+        model = _find(models, model_id)
+        wanted = await _read(request, ReloadRequest, empty=b"{}")
+        try:
+            await asyncio.to_thread(model.reload, settings, wanted.checkpoint)
+        except (UnknownNameError, CheckpointError) as error:
+            status = 404 if isinstance(error, UnknownNameError) else 409
+            raise Problem(status, str(error), param="checkpoint", code="checkpoint_refused") from error
+        return model.describe()
+
+    @app.get("/v1/models/{model_id:path}")
+    async def one_model(model_id: ModelId) -> dict[str, Any]:
+        return _find(models, model_id).describe()
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        stats = {name: model.engine.stats() for name, model in models.items()}
+        return {
+            "status": "ok",
+            "models": {
+                name: {"running": s.running, "waiting": s.waiting, "slots": s.slots}
+                for name, s in stats.items()
+            },
+        }
+
+    page.add_to(app, models, settings)
+    app.mount("/static", StaticFiles(directory=page.STATIC), name="static")
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(MeleteError, _on_melete_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_crash)
+    return app
+
+
+class EventStream(Response):
+    """An answer as server-sent events; a client that leaves cancels it."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        del self.headers["content-length"]
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        answer, form = self._answer, self._answer.plan.form
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        try:
+            async with Departure(receive, answer.news) as client:
+                await send(start)
+                await send(_piece(form.opening(answer.plan.choices), more=True))
+                while not answer.finished:
+                    await answer.news.wait()
+                    answer.news.clear()
+                    if client.gone:
+                        return
+                    text = "".join(form.chunks(*news) for news in answer.advance())
+                    if answer.finished:
+                        text += form.closing(answer.usage())
+                    await send(_piece(text, more=not answer.finished))
+        except Problem as problem:
+            # The status has been sent; what is left is an event that OpenAI clients raise as an error.
+            error = f"data: {json.dumps(problem.body(), ensure_ascii=False)}\n\ndata: [DONE]\n\n"
+            await send(_piece(error, more=False))
+        finally:
+            answer.cancel()
+
+
+async def _answer(
+    app: FastAPI,
+    models: Mapping[str, ServedModel],
+    request: Request,
+    kind: type[Any],
+    plan: Callable[[ServedModel, Any], Plan],
+) -> Response:
+    body = await _read(request, kind)
+    model = _find(models, body.model)
+    answer = Answer(await asyncio.to_thread(plan, model, body), app.state.bridge)
+    if body.stream:
+        return EventStream(answer)
+    tokens: list[list[Any]] = [[] for _ in answer.plan.choices]
+    try:
+        async with Departure(request.receive, answer.news) as client:
+            while not answer.finished:
+                await answer.news.wait()
+                answer.news.clear()
+                if client.gone:
+                    return Response(status_code=499)
+                for choice, arrived, _ in answer.advance():
+                    tokens[choice.index] += arrived
+    finally:
+        answer.cancel()
+    return JSONResponse(answer.plan.form.body(answer.plan.choices, tokens, answer.usage()))
+
+
+async def _read(request: Request, kind: type[Body], empty: bytes = b"") -> Body:
+    """The request's body as a record.
+
+    Raises:
+        Problem: it is too large, not JSON, or has a wrong field.
+    """
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > LARGEST_BODY:
+            raise Problem(
+                413, f"The request body is larger than {LARGEST_BODY // 2**20} MiB.", code="too_large"
+            )
+    try:
+        return kind.model_validate_json(bytes(data) or empty)
+    except ValidationError as error:
+        raise problems.from_validation(kind, error) from error
+
+
+def _find(models: Mapping[str, ServedModel], name: str) -> ServedModel:
+    if name not in models:
+        raise problems.model_not_found(name, models)
+    return models[name]
+
+
+def _piece(text: str, *, more: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": text.encode(), "more_body": more}
+
+
+def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """The request body in the OpenAPI document, which FastAPI does not see."""
+    schema = kind.model_json_schema(ref_template=f"#/components/schemas/{kind.__name__}/$defs/{{model}}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return auth.refuse(error)
+
+
+async def _on_melete_error(request: Request, error: Exception) -> Response:
+    return auth.refuse(Problem(400, str(error), code="refused"))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    if error.status_code == 404:
+        message += " The API is at /v1 (such as /v1/chat/completions), the chat page at /chat."
+    return auth.refuse(Problem(error.status_code, message, headers=dict(error.headers or {})))
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    # Uvicorn logs the traceback.
+    return auth.refuse(
+        Problem(500, f"The server failed on this request ({type(error).__name__}).", code="crash")
+    )

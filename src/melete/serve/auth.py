@@ -1,0 +1,120 @@
+"""Who may use the server: a token in the `Authorization` header, or a cookie that the login page sets.
+
+Pure ASGI, in front of everything but `/health` and `/login`, static files included. Without a token the server
+listens on loopback only, and even there a web page of another site must not use it through the visitor's browser: a
+request whose `Origin` is not this server, or whose `Host` is not a loopback name (DNS rebinding), is refused.
+The cookie holds a hash of the token, is `HttpOnly` and `SameSite=Strict`, and the token itself never stays in a URL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from melete.serve.problems import Problem
+
+COOKIE = "melete_token"
+OPEN_PATHS = ("/health", "/login")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class TokenGate:
+    """Lets through what may pass.
+
+    Args:
+        app: what stands behind the gate.
+        token: the token to ask for; None asks for none but accepts loopback host names only.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http":
+            answer = self._refusal(scope)
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
+        origin = headers.get(b"origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return refuse(
+                Problem(403, f"Requests from pages of {origin} are not accepted.", code="wrong_origin")
+            )
+        if self._token is None:
+            if host_name(host) in LOOPBACK:
+                return None
+            return refuse(
+                Problem(
+                    403,
+                    f"The host name {host!r} is not accepted without a token. "
+                    f"Use 127.0.0.1, or set MELETE_TOKEN and start the server again.",
+                    code="wrong_host",
+                )
+            )
+        if scope["path"] in OPEN_PATHS or self._knows_token(headers):
+            return None
+        if "text/html" in headers.get(b"accept", "") and scope["method"] == "GET":
+            return RedirectResponse("/login", status_code=303)
+        if b"authorization" in headers:
+            return refuse(
+                Problem(
+                    401, "The token is wrong.", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
+                )
+            )
+        return refuse(
+            Problem(
+                401,
+                "This server asks for a token. Send the header 'Authorization: Bearer TOKEN' "
+                "(the api_key of an OpenAI client) with the value of MELETE_TOKEN.",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        )
+
+    def _knows_token(self, headers: dict[bytes, str]) -> bool:
+        assert self._token is not None
+        scheme, _, given = headers.get(b"authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and same(given.strip(), self._token):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get(b"cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and same(cookie.value, cookie_value(self._token))
+
+
+def same(given: str, wanted: str) -> bool:
+    """Whether two secrets are equal, in a time that does not tell where they differ."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+
+
+def cookie_value(token: str) -> str:
+    """What the cookie holds: enough to prove that its owner had the token, not the token."""
+    return hashlib.sha256(b"melete-cookie:" + token.encode()).hexdigest()
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without port and brackets."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def refuse(problem: Problem) -> Response:
+    """The response to a problem."""
+    return Response(
+        problem.to_bytes(), problem.status, headers=problem.headers, media_type="application/json"
+    )

@@ -1,0 +1,180 @@
+"""A server on a port: bound first, so that a taken port is known before a model is loaded, then run by uvicorn.
+
+`Server` is used in two ways: `run()` serves in the foreground until a signal, `with Server(...) as server:` serves from
+a thread, for tests, benchmarks and training that reads from its own model's URL and swaps the weights.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from melete.errors import ServerError
+from melete.serve import app, models
+from melete.serve.models import ServedModel
+from melete.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+GRACE_S = 5
+
+
+class Server:
+    """Serves models at a URL.
+
+    Args:
+        served: id to model, as `models.load_all` returns.
+        settings: the token to ask for.
+        host: address to listen on; anything but loopback needs a token.
+        port: 0 takes a free one.
+        listener: an already bound socket, from `bind`.
+
+    Raises:
+        ServerError: the port is taken, or the address needs a token.
+    """
+
+    def __init__(
+        self,
+        served: Mapping[str, ServedModel],
+        settings: Settings,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        listener: socket.socket | None = None,
+    ) -> None:
+        self.models = served
+        self._socket = listener or bind(host, port, settings)
+        self.url = url_of(self._socket)
+        config = uvicorn.Config(
+            app.create_app(served, settings),
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        self._server = _Uvicorn(config)
+        self._thread: threading.Thread | None = None
+
+    def run(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Serves until SIGINT or SIGTERM; running answers get a few seconds to finish."""
+        self._server.on_ready = on_ready
+        self._server.run(sockets=[self._socket])
+
+    def start(self) -> None:
+        """Serves from a thread; returns when the server answers."""
+        ready = threading.Event()
+        self._server.on_ready = ready.set
+        self._thread = threading.Thread(
+            target=self._serve_and_tell, args=(ready,), name="melete-serve", daemon=True
+        )
+        self._thread.start()
+        ready.wait()
+        if not self._server.started:
+            raise ServerError(f"The server at {self.url} did not start; its log says why.")
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def swap(self, state_dict: Mapping[str, torch.Tensor], model: str | None = None) -> None:
+        """Replaces a model's weights while it serves; `model` may be left out if there is only one.
+
+        Raises:
+            UnknownNameError: no such model.
+            CheckpointError: the tensors do not fit.
+        """
+        only = next(iter(self.models)) if len(self.models) == 1 else ""
+        models.find(self.models, model or only).swap(state_dict)
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _serve_and_tell(self, ready: threading.Event) -> None:
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            ready.set()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn that says when it listens."""
+
+    on_ready: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets=sockets)
+        if self.started and self.on_ready is not None:
+            self.on_ready()
+
+
+def bind(host: str, port: int, settings: Settings) -> socket.socket:
+    """A socket bound to an address.
+
+    Raises:
+        ServerError: the port is taken, the address is not of this machine, or it needs a token and there is none.
+    """
+    if settings.token is None and not is_loopback(host):
+        raise ServerError(
+            f"Listening on {host} would let anyone who reaches this machine use the model.",
+            allowed="Without a token: 127.0.0.1, ::1 or localhost.",
+            next_step="Set MELETE_TOKEN (in the environment or .env) to a secret and start again.",
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise _not_bound(host, port, error) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def url_of(listener: socket.socket) -> str:
+    """The URL of a bound socket, as one would type it on this machine."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _not_bound(host: str, port: int, error: OSError) -> ServerError:
+    if error.errno == errno.EADDRINUSE:
+        return ServerError(
+            f"Port {port} on {host} is already in use.",
+            allowed="Another server, perhaps another 'melete serve', listens there.",
+            next_step=f"Take another one: melete serve --port {port + 1 if port < 65535 else 8675}",
+        )
+    if error.errno == errno.EACCES:
+        return ServerError(
+            f"Port {port} needs rights that you do not have.",
+            next_step="Take one above 1023: melete serve --port 8675",
+        )
+    details: Any = error.strerror or error
+    return ServerError(f"Cannot listen on {host}, port {port}: {details}.", next_step="Try --host 127.0.0.1")
