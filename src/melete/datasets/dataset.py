@@ -23,8 +23,10 @@ from melete.settings import Settings
 
 VAL_FRACTION = 0.02
 FEW_DOCUMENTS = 50
+PASSAGES = 200  # so many are wanted of a text in few documents
 
-Converse = Callable[[dict[str, Any]], Conversation]
+Converse = Callable[[dict[str, Any]], Conversation | None]
+"""Reads a row as a conversation; None where the row holds none."""
 MakeConverse = Callable[[Callable[[str], Path]], Converse]
 """Given a function that locates a file of the set, gives the function that reads a row as a conversation."""
 
@@ -36,7 +38,7 @@ class Shard:
     name: str
     kind: str
     read: Callable[[int], Iterator[Item]]
-    converse: Converse = Conversation.from_openai
+    converse: Converse | None = None
 
     def documents(self, start: int = 0) -> Iterator[str]:
         """Text documents from the index `start`.
@@ -59,23 +61,30 @@ class Shard:
             yield item.row()
 
     def conversations(self, start: int = 0) -> Iterator[Conversation]:
-        """Conversations from the index `start`.
+        """Conversations from the index `start`; rows of a public set that hold none are not counted.
 
         Raises:
             DatasetError: the set has no conversations, or a row is malformed (file and line are named).
         """
         if self.kind != "conversations":
             raise _wrong_kind(self.name, self.kind, "conversations")
+        if self.converse is None:
+            return self._converted(start)
+        return itertools.islice(self._converted(0), start, None)
+
+    def _converted(self, start: int) -> Iterator[Conversation]:
         for item in self.read(start):
             row = item.row()
             try:
-                yield self.converse(row)
+                conversation = self.converse(row) if self.converse else Conversation.from_openai(row)
             except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
                 what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
                 raise DatasetError(
                     f"{item.where}: not a conversation: {what}.",
                     allowed='A row is {"messages": [{"role": …, "content": …}, …], "tools": […]}.',
                 ) from error
+            if conversation is not None:
+                yield conversation
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,9 @@ class Dataset:
         return self._every(split, Shard.conversations)
 
     def count(self, split: str) -> int:
-        """Number of items in a split."""
+        """Number of documents, conversations or rows in a split."""
+        if self.manifest.adapter is not None:
+            return sum(1 for shard in self.shards(split) for _ in shard.conversations())
         known = self.counts(split) if split in self.make_shards else None
         if known is not None:
             return known
@@ -170,6 +181,9 @@ def from_files(
 ) -> Dataset:
     """A dataset whose files lie in `folder`; they are checked when a split is first read."""
 
+    drawn_splits = {"train", "val"} if manifest.drawn_val else set()
+    splits = [*manifest.splits, *(["val"] if manifest.drawn_val else [])]
+
     def locate(file: str) -> Path:
         return verified.check(folder / file, manifest.entry(file), manifest.id, settings)
 
@@ -177,10 +191,10 @@ def from_files(
         return _draw(manifest, [(path, locate(path)) for path in manifest.splits["train"]], settings)
 
     def make(split: str) -> list[Shard]:
-        part = split if manifest.drawn_val else ""
+        part = split if split in drawn_splits else ""
         paths = [(path, locate(path)) for path in manifest.splits["train" if part else split]]
         draw = drawn() if part else Draw(0.0, 0, 0, 0)
-        converse = adapter(locate) if adapter else Conversation.from_openai
+        converse = adapter(locate) if adapter else None
         groups = [[pair] for pair in paths if readers.is_rows(pair[1])]
         texts = [pair for pair in paths if not readers.is_rows(pair[1])]
         return [
@@ -194,13 +208,12 @@ def from_files(
         ]
 
     def count(split: str) -> int | None:
-        if manifest.drawn_val:
+        if split in drawn_splits:
             draw = drawn()
             return draw.val if split == "val" else draw.train
         rows = [manifest.entry(path).rows for path in manifest.splits[split]]
         return sum(row for row in rows if row is not None) if None not in rows else None
 
-    splits = ["train", "val"] if manifest.drawn_val else list(manifest.splits)
     return Dataset(
         manifest, manifest.fingerprint, {split: partial(make, split) for split in splits}, locate, count
     )
@@ -233,7 +246,7 @@ def _survey(manifest: Manifest, paths: list[tuple[str, Path]]) -> Draw:
     texts = [path for _, path in paths if not readers.is_rows(path)]
     if manifest.kind == "text" and texts and len(texts) < FEW_DOCUMENTS:
         size = sum(path.stat().st_size for path in texts)
-        passages = max(256, min(readers.PASSAGE_CHARS, size // FEW_DOCUMENTS))
+        passages = max(256, min(readers.PASSAGE_CHARS, size // PASSAGES))
     lowest, second, train, val = 1.0, 1.0, 0, 0
     for name, path in paths:
         for item in readers.read(path, name=name, passages=passages):
