@@ -2,7 +2,8 @@
 
 A split with files of its own is read as it is. Where a set has no validation split, about 2 % of its items are drawn
 for `val` by a hash of their content, so that the choice does not depend on order and equal items never fall on both
-sides. Text in fewer than 50 documents (a single long file) is cut into passages first, so that there is something to draw.
+sides. Text in fewer than 50 documents (a single long file) is cut into passages first, so that there
+is something to draw.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class FileEntry(_Strict):
     path: str
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    rows: int | None = Field(None, ge=0)
+    rows: int | None = Field(default=None, ge=0)
 
 
 class Source(_Strict):
@@ -54,12 +54,18 @@ class Manifest(_Strict):
     share_alike: bool = False
     sources: list[Source] = []
     how_to_get: str = ""
-    changes: str = Field("", description="What was cut, filtered or converted on the way from the source.")
+    changes: str = Field(
+        default="", description="What was cut, filtered or converted on the way from the source."
+    )
     known_issues: list[str] = []
     use: str = ""
-    splits: dict[str, list[str]] = Field({}, description="Split name to paths of its files.")
-    drawn_val: bool = Field(False, description="Whether `val` is drawn from `train` by a hash of each item.")
-    adapter: str | None = Field(None, description="File in `adapters/` that reads the rows as conversations.")
+    splits: dict[str, list[str]] = Field(default={}, description="Split name to paths of its files.")
+    drawn_val: bool = Field(
+        default=False, description="Whether `val` is drawn from `train` by a hash of each item."
+    )
+    adapter: str | None = Field(
+        default=None, description="File in `adapters/` that reads the rows as conversations."
+    )
     files: list[FileEntry] = []
 
     @property

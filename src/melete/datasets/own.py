@@ -18,8 +18,14 @@ from melete.settings import Settings
 
 SKIPPED_FOLDERS = {"node_modules", "__pycache__", "venv", "site-packages"}
 SPLIT_OF = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+}
 SNIFFED_BYTES = 4096
 
 

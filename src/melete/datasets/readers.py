@@ -154,9 +154,7 @@ def _read_json(file: BinaryIO, name: str) -> Iterator[Item]:
     rows = value if isinstance(value, list) else [value]
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise DatasetError(
-                f"{name}: element {number} is {type(row).__name__}; a row is a JSON object."
-            )
+            raise DatasetError(f"{name}: element {number} is {type(row).__name__}; a row is a JSON object.")
         yield Item(name, number, row)
 
 

@@ -78,7 +78,10 @@ def describe(name: str, settings: Settings | None = None) -> Manifest:
         return open(name, settings).manifest
     if stem not in find.names(KNOWN, ".yaml"):
         raise UnknownNameError(
-            "dataset", stem, names(settings), next_step="Own data: give a path such as ./my_folder or notes.txt."
+            "dataset",
+            stem,
+            names(settings),
+            next_step="Own data: give a path such as ./my_folder or notes.txt.",
         )
     manifest = manifests.read(find.path(KNOWN, stem, "dataset"))
     if version and version != manifest.version:
@@ -142,11 +145,12 @@ def _no_version(name: str, version: str, known: list[str]) -> DatasetError:
 
 def _not_at_hand(manifest: Manifest) -> DatasetError:
     places = "; ".join(
-        f"{source.repository} {source.path} @ {source.commit}".replace("  ", " ") for source in manifest.sources
+        f"{source.repository} {source.path} @ {source.commit}".replace("  ", " ")
+        for source in manifest.sources
     )
     return DatasetError(
         f"The dataset {manifest.id} is known but not on this machine.",
         allowed=f"It comes from {places} (licence: {manifest.licence})",
-        next_step=f"{manifest.how_to_get} Then put it in the folder {manifest.name} of the folder that MELETE_DATA names, or use "
-        "`stdlib` and `toolcalls`, which need nothing, or a path of your own.",
+        next_step=f"{manifest.how_to_get} Then put it in the folder {manifest.name} of the folder that MELETE_DATA "
+        "names, or use `stdlib` and `toolcalls`, which need nothing, or a path of your own.",
     )

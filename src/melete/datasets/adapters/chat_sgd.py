@@ -1,7 +1,7 @@
 """Reads Schema-Guided Dialogue as conversations: service calls become tool calls, service schemas become tools.
 
-A method keeps its own name (`FindRestaurants`); where two services of a dialogue share one, it is prefixed with its service.
-Values stay the strings that the source has.
+A method keeps its own name (`FindRestaurants`); where two services of a dialogue share one, it is prefixed with
+its service. Values stay the strings that the source has.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads STAR dialogues as conversations: API calls become tool calls, API definitions become tool schemas.
 
 Instructions to the crowd worker in the user's role are dropped; the task of the one in the agent's role is the system
-message. A filter of an argument, such as `api.is_at_most(900)`, becomes `{"at_most": 900}`; equality is the plain value.
-The tools on offer are those of the tasks that the dialogue is about.
+message. A filter of an argument, such as `api.is_at_most(900)`, becomes `{"at_most": 900}`; equality is the plain
+value. The tools on offer are those of the tasks that the dialogue is about.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from melete.datasets.dataset import Converse
 from melete.records import Conversation, ToolCall, Turn
 
 FILTER = re.compile(r"api\.(?:is_)?(\w+)\((.*)\)$", re.DOTALL)
-JSON_TYPES = {"Integer": ["integer", "object"], "Boolean": "boolean", "ShortString": "string", "LongString": "string"}
+JSON_TYPES = {
+    "Integer": ["integer", "object"],
+    "Boolean": "boolean",
+    "ShortString": "string",
+    "LongString": "string",
+}
 SHOWN_VALUES = 6
 
 
@@ -101,4 +106,7 @@ def _tool(name: str, api: dict[str, Any]) -> dict[str, Any]:
         properties[parameter["Name"]] = schema
     description = name.replace("_", " ").capitalize() + "."
     parameters = {"type": "object", "properties": properties, "required": api["required"]}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": parameters},
+    }

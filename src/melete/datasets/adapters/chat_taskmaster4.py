@@ -1,8 +1,8 @@
 """Reads Taskmaster-4 coffee orders as conversations with tool calls.
 
-Calls hang on the user turn after which they are made, each using the result of the one before, so each becomes an assistant
-turn of its own. The source has no schemas; those here describe its eight functions. A few requests with doubled quotes
-are repaired; a dialogue whose request is still not JSON is skipped.
+Calls hang on the user turn after which they are made, each using the result of the one before, so each becomes an
+assistant turn of its own. The source has no schemas; those here describe its eight functions. A few requests with
+doubled quotes are repaired; a dialogue whose request is still not JSON is skipped.
 """
 
 from __future__ import annotations
@@ -22,24 +22,41 @@ TEXT: dict[str, Any] = {"type": "string"}
 OPTIONS = {"type": "array", "items": {"type": "object"}}
 
 
-def _function(name: str, description: str, required: dict[str, Any], optional: dict[str, Any]) -> dict[str, Any]:
+def _function(
+    name: str, description: str, required: dict[str, Any], optional: dict[str, Any]
+) -> dict[str, Any]:
     parameters = {"type": "object", "properties": {**required, **optional}, "required": list(required)}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": parameters},
+    }
 
 
 _LINE = {"attributes": OPTIONS, "addons": OPTIONS, "notes": TEXT}
 TOOLS = [
     _function("show_menu", "Show the menu to the customer.", {}, {}),
-    _function("get_menu_items", "Find drinks and food by name.", {"query": TEXT}, {"fields": {"type": "array"}}),
-    _function("get_addons", "Find options and extras.", {"query": TEXT}, {"menu_item_id": TEXT, "scope": TEXT}),
     _function(
-        "add_order_item", "Put an item on the order.", {"menu_item_id": TEXT, "quantity": TEXT}, {"order_id": TEXT, **_LINE}
+        "get_menu_items", "Find drinks and food by name.", {"query": TEXT}, {"fields": {"type": "array"}}
     ),
-    _function("update_order_item", "Change an item of the order.", {"order_item_id": TEXT}, {"quantity": TEXT, **_LINE}),
+    _function(
+        "get_addons", "Find options and extras.", {"query": TEXT}, {"menu_item_id": TEXT, "scope": TEXT}
+    ),
+    _function(
+        "add_order_item",
+        "Put an item on the order.",
+        {"menu_item_id": TEXT, "quantity": TEXT},
+        {"order_id": TEXT, **_LINE},
+    ),
+    _function(
+        "update_order_item",
+        "Change an item of the order.",
+        {"order_item_id": TEXT},
+        {"quantity": TEXT, **_LINE},
+    ),
     _function("update_order", "Change the whole order.", {"order_id": TEXT}, {"attributes": OPTIONS}),
     _function("get_order_details", "Show the order.", {"order_id": TEXT}, {}),
     _function("finish_order", "Send the order off.", {"order_id": TEXT}, {}),
-]  # fmt: skip
+]
 
 
 def reader(locate: Callable[[str], Path]) -> Converse:

@@ -1,9 +1,9 @@
 """Sources and documentation of the running Python: real code and prose that is on every machine (PSF licence).
 
 Documents are the language reference's topics, the documentation of each module written out as prose, and each module's
-source. Left out: tests, IDLE, lib2to3, the character tables of `encodings`, and installed packages. A module's prose and source
-fall on the same side of the split, which is drawn by a hash of the module's name. The content, and so the fingerprint,
-is that of the running Python; the version is Python's.
+source. Left out: tests, IDLE, lib2to3, the character tables of `encodings`, and installed packages. A module's prose
+and source fall on the same side of the split, which is drawn by a hash of the module's name. The content, and so the
+fingerprint, is that of the running Python; the version is Python's.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _manifest(root: Path) -> Manifest:
     places: dict[str, bytes] = {}
     for file in sorted(root.rglob("*.py")):
         path = file.relative_to(root).as_posix()
-        if LEFT_OUT & set(path.split("/")) or not 0 < file.stat().st_size:
+        if LEFT_OUT & set(path.split("/")) or not file.stat().st_size > 0:
             continue
         data = file.read_bytes()
         if len(data) > LARGEST_BYTES and path != "pydoc_data/topics.py":
@@ -79,7 +79,9 @@ def _manifest(root: Path) -> Manifest:
         description="Sources and documentation of the running Python's standard library.",
         licence="PSF-2.0",
         licence_notes="Python Software Foundation License; some modules carry their own permissive notices.",
-        sources=[Source(repository="github.com/python/cpython", path="Lib", commit=f"v{platform.python_version()}")],
+        sources=[
+            Source(repository="github.com/python/cpython", path="Lib", commit=f"v{platform.python_version()}")
+        ],
         how_to_get="It comes with Python.",
         changes="Tests, IDLE, lib2to3 and character tables left out; documentation also written out as prose.",
         use="Text that is always there: tests, the demo without other data.",

@@ -1,8 +1,7 @@
 """What the generator draws with and what it draws: `Draw`, tools, needs and chains.
 
 Every choice comes from `random()` alone, whose sequence Python guarantees for a seed, so a row is the same on every
-version of Python. `pick` leaves a trace and `any` does not: the trace names the combination of phrasing, entities and shape
-that decides whether a conversation belongs to training or to validation.
+version of Python.
 """
 
 from __future__ import annotations
@@ -21,21 +20,14 @@ class Draw:
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
-        self.trace: list[str] = []
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of the options, recorded in the trace."""
-        index = int(self._random.random() * len(options))
-        self.trace.append(str(index))
-        return options[index]
-
-    def any(self, options: Sequence[T]) -> T:
-        """One of the options, not recorded."""
+        """One of the options."""
         return options[int(self._random.random() * len(options))]
 
     def mostly(self, usual: T, *others: T) -> T:
         """The usual option seven times in ten, else another."""
-        return usual if self.chance(0.7) else self.any(others)
+        return usual if self.chance(0.7) else self.pick(others)
 
     def number(self, low: int, high: int) -> int:
         """A whole number from `low` to `high`, both included."""
@@ -46,12 +38,11 @@ class Draw:
         return self._random.random() < share
 
     def some(self, options: Sequence[T], count: int) -> list[T]:
-        """`count` different options, in random order, recorded in the trace."""
+        """`count` different options, in random order."""
         indices = list(range(len(options)))
         for i in range(count):
             j = i + int(self._random.random() * (len(indices) - i))
             indices[i], indices[j] = indices[j], indices[i]
-        self.trace += [str(index) for index in indices[:count]]
         return [options[index] for index in indices[:count]]
 
 
@@ -74,12 +65,12 @@ class Tool:
         }
 
 
-def tool(name: str, description: str, **parameters: str | list[str]) -> Tool:
-    """A tool from short types: `string`, `integer`, `number`, `boolean`, a list of values; `?` marks an optional one."""
+def tool(name: str, description: str, /, **parameters: Sequence[str]) -> Tool:
+    """A tool from short types: `string`, `integer`, `number`, `boolean`, `list`, or a list of values; `?` is optional."""
     schemas: dict[str, dict[str, Any]] = {}
     for key, kind in parameters.items():
-        if isinstance(kind, list):
-            schemas[key] = {"type": "string", "enum": kind}
+        if not isinstance(kind, str):
+            schemas[key] = {"type": "string", "enum": list(kind)}
         elif kind.startswith("list"):
             schemas[key] = {"type": "array", "items": {"type": "string"}}
         else:

@@ -1,7 +1,7 @@
 """The shapes that a conversation can take, each a function of a draw; `SHAPES` gives their shares.
 
-The tools on offer are those that the story needs and up to two that it does not, in random order. A conversation ends with
-an assistant turn. Most fit in 256 tokens of a small vocabulary.
+The tools on offer are those that the story needs and up to two that it does not, in random order. A conversation ends
+with an assistant turn. Most fit in 256 tokens of a small vocabulary.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ Story = list[Turn]
 def single(draw: Draw) -> Conversation:
     """One request, one call, one answer; sometimes a thank-you after it."""
     need = _need(draw)
-    return _told(draw, [_user(need.ask), *_calls(draw, [need.step]), _says(need.answer), *_thanks(draw)], [need.step])
+    return _told(
+        draw, [_user(need.ask), *_calls(draw, [need.step]), _says(need.answer), *_thanks(draw)], [need.step]
+    )
 
 
 def arithmetic(draw: Draw) -> Conversation:
@@ -41,13 +43,18 @@ def arithmetic(draw: Draw) -> Conversation:
 def parallel(draw: Draw) -> Conversation:
     """Two requests in one message, answered by two calls in one turn."""
     domain = draw.pick(_domains())
-    needs = [_domain(domain).need(draw), _domain(domain if draw.chance(0.4) else draw.pick(_domains())).need(draw)]
+    needs = [
+        _domain(domain).need(draw),
+        _domain(domain if draw.chance(0.4) else draw.pick(_domains())).need(draw),
+    ]
     if len({need.step.tool.name for need in needs}) == 1 and needs[0].step.tool != needs[1].step.tool:
         needs = needs[:1]  # two schemas under one name cannot be offered together
-    joined = draw.any([" Also: ", " And another thing: ", " And ", " Then, ", " "])
+    joined = draw.pick([" Also: ", " And another thing: ", " And ", " Then, ", " "])
     ask = needs[0].ask + "".join(joined + need.ask for need in needs[1:])
     steps = [need.step for need in needs]
-    return _told(draw, [_user(ask), *_calls(draw, steps), _says(" ".join(need.answer for need in needs))], steps)
+    return _told(
+        draw, [_user(ask), *_calls(draw, steps), _says(" ".join(need.answer for need in needs))], steps
+    )
 
 
 def chain(draw: Draw) -> Conversation:
@@ -91,16 +98,21 @@ def no_tool(draw: Draw) -> Conversation:
     """A request for which no tool is offered: the assistant says what it cannot do."""
     need = _need(draw)
     others = [tool for tool in _others(draw, 2, {need.step.tool.name}) if tool.name != need.step.tool.name]
-    answer = draw.any([
-        f"I cannot {need.purpose}: I have no tool for that.", f"Sorry, none of my tools can {need.purpose}.",
-        f"I have no tool to {need.purpose}, so I cannot answer that.",
-    ])  # fmt: skip
-    return Conversation((*_system(draw), _user(need.ask), _says(answer)), tuple(t.to_openai() for t in others))
+    answer = draw.pick(
+        [
+            f"I cannot {need.purpose}: I have no tool for that.",
+            f"Sorry, none of my tools can {need.purpose}.",
+            f"I have no tool to {need.purpose}, so I cannot answer that.",
+        ]
+    )
+    return Conversation(
+        (*_system(draw), _user(need.ask), _says(answer)), tuple(t.to_openai() for t in others)
+    )
 
 
 def talk(draw: Draw) -> Conversation:
     """Small talk or a small fact, with or without tools on offer."""
-    ask, answer = draw.any([chatter.small_talk, chatter.fact])(draw)
+    ask, answer = draw.pick([chatter.small_talk, chatter.fact])(draw)
     return _talk(draw, ask, answer)
 
 
@@ -110,9 +122,17 @@ def identity(draw: Draw) -> Conversation:
 
 
 SHAPES: list[tuple[Callable[[Draw], Conversation], int]] = [
-    (single, 32), (arithmetic, 14), (parallel, 8), (chain, 9), (follow_up, 5),
-    (missing, 8), (failing, 5), (no_tool, 6), (talk, 7), (identity, 6),
-]  # fmt: skip
+    (single, 32),
+    (arithmetic, 14),
+    (parallel, 8),
+    (chain, 9),
+    (follow_up, 5),
+    (missing, 8),
+    (failing, 5),
+    (no_tool, 6),
+    (talk, 7),
+    (identity, 6),
+]
 """Shapes and their shares in percent."""
 
 
@@ -121,7 +141,6 @@ def conversation(draw: Draw) -> Conversation:
     point = draw.number(0, sum(share for _, share in SHAPES) - 1)
     for shape, share in SHAPES:
         if point < share:
-            draw.trace.append(shape.__name__)
             return shape(draw)
         point -= share
     raise AssertionError("the shares are exhausted only past their sum")
@@ -155,7 +174,7 @@ def _calls(draw: Draw, steps: list[Step], first: int = 0) -> list[Turn]:
     calls = tuple(
         ToolCall(name, step.tool.name, compact(step.arguments)) for name, step in zip(ids, steps, strict=True)
     )
-    aside = draw.any(["Let me check.", "One moment.", "I will look."]) if draw.chance(0.1) else ""
+    aside = draw.pick(["Let me check.", "One moment.", "I will look."]) if draw.chance(0.1) else ""
     results = [
         Turn("tool", compact(step.result), tool_call_id=name) for name, step in zip(ids, steps, strict=True)
     ]
@@ -166,19 +185,18 @@ def _thanks(draw: Draw) -> list[Turn]:
     if not draw.chance(0.08):
         return []
     asks, answers = chatter.SMALL_TALK[2]
-    return [_user(draw.any(asks)), _says(draw.any(answers))]
+    return [_user(draw.pick(asks)), _says(draw.pick(answers))]
 
 
 def _system(draw: Draw) -> list[Turn]:
-    return [Turn("system", draw.any(SYSTEM))] if draw.chance(0.4) else []
+    return [Turn("system", draw.pick(SYSTEM))] if draw.chance(0.4) else []
 
 
 def _others(draw: Draw, most: int, taken: set[str]) -> list[Tool]:
     """Up to `most` tools that the story does not need."""
     found: dict[str, Tool] = {}
     for _ in range(draw.number(0, most)):
-        probe = Draw(str(draw.number(0, 10**9)))  # its choices stay out of this draw's trace
-        tool = _domain(probe.any(_domains())).need(probe).step.tool
+        tool = _need(draw).step.tool
         if tool.name not in taken:
             found[tool.name] = tool
     return list(found.values())
@@ -193,4 +211,6 @@ def _told(draw: Draw, turns: Story, steps: list[Step]) -> Conversation:
 
 def _talk(draw: Draw, ask: str, answer: str) -> Conversation:
     tools = _others(draw, 2, set()) if draw.chance(0.5) else []
-    return Conversation((*_system(draw), _user(ask), _says(answer)), tuple(tool.to_openai() for tool in tools))
+    return Conversation(
+        (*_system(draw), _user(ask), _says(answer)), tuple(tool.to_openai() for tool in tools)
+    )

@@ -1,1 +1,1 @@
-"""Domains of the tool-calling generator; each file has `need(draw) -> Need` and, where steps build on each other, `chain(draw)`."""
+"""Domains of the tool-calling generator: each file has `need(draw) -> Need` and, for several steps, `chain(draw)`."""

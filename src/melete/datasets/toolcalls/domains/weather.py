@@ -17,7 +17,7 @@ def _tool(draw: Draw) -> tuple[Tool, str]:
 
 
 def _step(draw: Draw, weather: Tool, key: str, city: str, day: str) -> Step:
-    result = {"sky": draw.any(SKIES), "temp_c": draw.number(-8, 36)}
+    result = {"sky": draw.pick(SKIES), "temp_c": draw.number(-8, 36)}
     return Step(weather, {key: city, "day": day}, result)
 
 
@@ -26,24 +26,42 @@ def need(draw: Draw) -> Need:
     weather, key = _tool(draw)
     city, day = draw.pick(CITIES), draw.pick(WHEN)
     step = _step(draw, weather, key, city, day)
-    ask = draw.pick([
-        "What is the weather in {city} {day}?", "How is the weather in {city} {day}?", "Tell me the weather for {city} {day}.",
-        "Weather in {city} {day}, please.", "What will it be like in {city} {day}?", "Is it warm in {city} {day}?",
-        "I am in {city} {day}. What weather should I expect?", "Check the weather in {city} for {day}.",
-        "How cold is it in {city} {day}?", "Do I need an umbrella in {city} {day}?", "Give me the forecast for {city} {day}.",
-        "Can you look up the weather in {city} {day}?",
-    ]).format(city=city, day=day)  # fmt: skip
+    ask = draw.pick(
+        [
+            "What is the weather in {city} {day}?",
+            "How is the weather in {city} {day}?",
+            "Tell me the weather for {city} {day}.",
+            "Weather in {city} {day}, please.",
+            "What will it be like in {city} {day}?",
+            "Is it warm in {city} {day}?",
+            "I am in {city} {day}. What weather should I expect?",
+            "Check the weather in {city} for {day}.",
+            "How cold is it in {city} {day}?",
+            "Do I need an umbrella in {city} {day}?",
+            "Give me the forecast for {city} {day}.",
+            "Can you look up the weather in {city} {day}?",
+        ]
+    ).format(city=city, day=day)
     sky, degrees = step.result["sky"], step.result["temp_c"]
-    answer = draw.any([
-        f"In {city} it is {sky} {day}, {degrees} degrees.", f"{day.capitalize()} in {city}: {sky}, {degrees} °C.",
-        f"Expect {sky} and {degrees} degrees in {city} {day}.", f"The forecast for {city} {day} is {sky} with {degrees} °C.",
-    ])  # fmt: skip
-    missing = Missing(
-        draw.pick(["What is the weather {day}?", "How will the weather be {day}?", "Do I need a coat {day}?"]).format(day=day),
-        draw.any(["For which city?", "Which city do you mean?", "In which city?"]),
-        draw.any(["{city}.", "In {city}.", "{city}, please.", "I am in {city}."]).format(city=city),
+    answer = draw.pick(
+        [
+            f"In {city} it is {sky} {day}, {degrees} degrees.",
+            f"{day.capitalize()} in {city}: {sky}, {degrees} °C.",
+            f"Expect {sky} and {degrees} degrees in {city} {day}.",
+            f"The forecast for {city} {day} is {sky} with {degrees} °C.",
+        ]
     )
-    failure = ({"error": f"no weather data for {city}"}, f"Sorry, there is no weather data for {city} at the moment.")
+    missing = Missing(
+        draw.pick(
+            ["What is the weather {day}?", "How will the weather be {day}?", "Do I need a coat {day}?"]
+        ).format(day=day),
+        draw.pick(["For which city?", "Which city do you mean?", "In which city?"]),
+        draw.pick(["{city}.", "In {city}.", "{city}, please.", "I am in {city}."]).format(city=city),
+    )
+    failure = (
+        {"error": f"no weather data for {city}"},
+        f"Sorry, there is no weather data for {city} at the moment.",
+    )
     return Need("check the weather", ask, step, answer, failure, missing)
 
 
@@ -54,12 +72,15 @@ def chain(draw: Draw) -> Chain:
     city, day = draw.pick(CITIES), draw.pick(WHEN)
     step = _step(draw, weather, key, city, day)
     wet = step.result["sky"] in WET
-    ask = draw.pick([
-        "If it is wet in {city} {day}, remind me to take an umbrella, otherwise to take sunglasses.",
-        "Look at the weather in {city} {day} and remind me to pack an umbrella or sunglasses.",
-        "Remind me {day} to take an umbrella if {city} gets rain or snow, else sunglasses.",
-    ]).format(city=city, day=day)  # fmt: skip
+    ask = draw.pick(
+        [
+            "If it is wet in {city} {day}, remind me to take an umbrella, otherwise to take sunglasses.",
+            "Look at the weather in {city} {day} and remind me to pack an umbrella or sunglasses.",
+            "Remind me {day} to take an umbrella if {city} gets rain or snow, else sunglasses.",
+        ]
+    ).format(city=city, day=day)
     thing = "umbrella" if wet else "sunglasses"
     reminder = Step(remind, {"text": f"take {thing}", "day": day}, {"saved": True})
-    answer = f"It is {step.result['sky']} in {city} {day}, so I set a reminder to take {'an umbrella' if wet else 'sunglasses'}."
+    what = "an umbrella" if wet else "sunglasses"
+    answer = f"It is {step.result['sky']} in {city} {day}, so I set a reminder to take {what}."
     return Chain(ask, [step, reminder], answer)
