@@ -21,7 +21,7 @@ TARGET = ROOT / "src" / "melete" / "serve" / "static" / "vendor"
 FILES = {
     "marked.js": "marked/lib/marked.esm.js",
     "marked.LICENSE": "marked/LICENSE",
-    "purify.js": "dompurify/dist/purify.es.mjs",
+    "purify.js": "dompurify/dist/purify.min.js",
     "purify.LICENSE": "dompurify/LICENSE",
 }
 

@@ -1,6 +1,6 @@
 """Who may use the server: a token in the `Authorization` header, or a cookie that the login page sets.
 
-Pure ASGI, in front of everything but `/health` and `/login`, static files included. Without a token the server
+Pure ASGI, in front of everything but `/health`, `/login` and the package's own static files. Without a token the server
 listens on loopback only, and even there a web page of another site must not use it through the visitor's browser: a
 request whose `Origin` is not this server, or whose `Host` is not a loopback name (DNS rebinding), is refused.
 The cookie holds a hash of the token, is `HttpOnly` and `SameSite=Strict`, and the token itself never stays in a URL.
@@ -20,6 +20,7 @@ from melete.serve.problems import Problem
 
 COOKIE = "melete_token"
 OPEN_PATHS = ("/health", "/login")
+OPEN_FOLDER = "/static/"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -63,7 +64,8 @@ class TokenGate:
                     code="wrong_host",
                 )
             )
-        if scope["path"] in OPEN_PATHS or self._knows_token(headers):
+        path = scope["path"]
+        if path in OPEN_PATHS or path.startswith(OPEN_FOLDER) or self._knows_token(headers):
             return None
         if "text/html" in headers.get(b"accept", "") and scope["method"] == "GET":
             return RedirectResponse("/login", status_code=303)

@@ -12,16 +12,16 @@ Its log-probabilities are 0. It has the engine's interface, not its batching, an
 
 from __future__ import annotations
 
-import codecs
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from melete.errors import ConfigError
 from melete.llm.chat import MeleteChat
 from melete.llm.engine import EngineFull, EngineStats, Generation, Sampling, Token
+from melete.llm.engine.text import TextSource, TextStream
 from melete.llm.lm import LM
 from melete.llm.tokenizer import Tokenizer
 
@@ -49,8 +49,8 @@ class _Row:
 
     generation: Generation
     script: list[int]
+    text: TextStream
     said: int = 0
-    decoder: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
 
 
 class EchoEngine:
@@ -65,6 +65,7 @@ class EchoEngine:
 
     def __init__(self, lm: LM, *, slots: int = 32, waiting: int = 128, interval_s: float = 0.0) -> None:
         self._lm = lm
+        self._texts = TextSource(lm)
         self._slots = slots
         self._most_waiting = waiting
         self._interval_s = interval_s
@@ -110,7 +111,9 @@ class EchoEngine:
         if not all(0 <= token < self._lm.tokenizer.vocab_size for token in prompt_ids):
             raise ConfigError("The prompt has token ids outside the vocabulary.")
         generation = Generation(prompt_ids, sampling or Sampling(), on_token)
-        row = _Row(generation, script(self._lm, prompt_ids))
+        text = self._texts.stream(generation.sampling.stop)
+        assert text is not None
+        row = _Row(generation, script(self._lm, prompt_ids), text)
         with self._changed:
             if len(self._waiting) >= self._most_waiting:
                 raise EngineFull(len(self._waiting), 1.0)
@@ -159,19 +162,12 @@ class EchoEngine:
         row.said += 1
         self._generated += 1
         stop_ids = self._lm.chat.stop_ids if sampling.stop_ids is None else sampling.stop_ids
-        text = "" if wanted > 255 else row.decoder.decode(bytes([wanted]))
-        before = generation.text
-        cut = [at for stop in sampling.stop if (at := (before + text).find(stop)) >= 0]
-        if cut:
-            # One token is one byte here, so only the end of what was sent already can belong to the stop string.
-            text = (before + text)[len(before) : min(cut)]
-        top = ((wanted, 0.0),) if sampling.logprobs else ()
-        generation.push(Token(wanted, 0.0, top, text))
-        full = len(generation.prompt_ids) + row.said >= self._lm.context
-        if wanted in stop_ids or cut:
-            generation.finish("stop")
-        elif full or row.said == sampling.max_tokens:
-            generation.finish("length")
+        full = len(generation.prompt_ids) + row.said >= self._lm.context or row.said == sampling.max_tokens
+        ended = wanted in stop_ids
+        text, stopped = row.text.add(None if ended else wanted, last=ended or full)
+        generation.push(Token(wanted, 0.0, ((wanted, 0.0),) if sampling.logprobs else (), text))
+        if ended or stopped or full:
+            generation.finish("stop" if ended or stopped else "length")
         return generation.finish_reason is not None
 
 

@@ -172,7 +172,15 @@ def load(
     lm = llm.load(ref, settings, target)
     folder = llm.checkpoint_folder(ref, settings) if lm.record is not None else None
     engine = Engine(lm, slots=slots, waiting=waiting)
-    return ServedModel(name or lm.name, lm, engine, ref, folder)
+    return ServedModel(name or _name(lm, folder), lm, engine, ref, folder)
+
+
+def _name(lm: LM, folder: Path | None) -> str:
+    """What a model calls itself: its run's name if it has one, else the run's id or the folder's name."""
+    record = folder.parent.parent / "run.json" if folder else None
+    if record is None or not record.is_file():
+        return lm.name
+    return json.loads(record.read_text(encoding="utf-8")).get("name") or lm.name
 
 
 def load_all(specs: Sequence[str], settings: Settings, **options: Any) -> dict[str, ServedModel]:
