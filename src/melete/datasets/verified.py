@@ -65,6 +65,12 @@ def check(path: Path, entry: FileEntry, dataset: str, settings: Settings) -> Pat
     )
 
 
+def forget(settings: Settings) -> None:
+    """Drops the memory of checksums, so that every file is hashed again."""
+    with contextlib.suppress(OSError):
+        (settings.datasets / ".verified.json").unlink()
+
+
 def recall(settings: Settings, memory: str) -> dict[str, Any]:
     """One of the small JSON memories in the datasets folder; unreadable reads as empty."""
     try:

@@ -66,7 +66,7 @@ class Tool:
 
 
 def tool(name: str, description: str, /, **parameters: Sequence[str]) -> Tool:
-    """A tool from short types: `string`, `integer`, `number`, `boolean`, `list`, or a list of values; `?` is optional."""
+    """A tool from short types: `string`, `integer`, `number`, `boolean`, `list`, or values; `?` is optional."""
     schemas: dict[str, dict[str, Any]] = {}
     for key, kind in parameters.items():
         if not isinstance(kind, str):

@@ -91,8 +91,8 @@ def chain(draw: Draw) -> Chain:
     share = Fraction(total, people)
     second = step(f"{total} / {people}", share)
     ask = (
-        f"We order {count} {good}s at {price} euros each and a {other} for {extra}. How much is that together, and for each of "
-        f"{people} people?"
+        f"We order {count} {good}s at {price} euros each and a {other} for {extra}. How much is that "
+        f"together, and for each of {people} people?"
     )
     return Chain(
         ask,

@@ -17,8 +17,9 @@ def _tool(draw: Draw) -> tuple[Tool, str]:
 
 
 def _step(draw: Draw, weather: Tool, key: str, city: str, day: str) -> Step:
-    result = {"sky": draw.pick(SKIES), "temp_c": draw.number(-8, 36)}
-    return Step(weather, {key: city, "day": day}, result)
+    sky = draw.pick(SKIES)
+    degrees = draw.number(-8, 1) if sky == "snow" else draw.number(3 if sky in WET else -8, 34)
+    return Step(weather, {key: city, "day": day}, {"sky": sky, "temp_c": degrees})
 
 
 def need(draw: Draw) -> Need:
