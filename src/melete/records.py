@@ -72,6 +72,36 @@ class RunRecord:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass
+class JobStep:
+    """One process of a job, and the run that executed it."""
+
+    name: str
+    process: str
+    config: dict[str, Any]
+    limit_batches: int | None = None
+    run: str | None = None
+    state: RunState = RunState.QUEUED
+
+
+@dataclass
+class JobRecord:
+    """One execution of a job file, as kept in `jobs/<id>/job.json`. Times are seconds since the epoch."""
+
+    id: str
+    name: str
+    file: str
+    state: RunState
+    created_s: float
+    steps: list[JobStep]
+    ended_s: float | None = None
+    pid: int | None = None
+    pid_started_s: float | None = None
+    host: str | None = None
+    resumed: int = 0
+    error: str | None = None
+
+
 @dataclass(frozen=True)
 class CheckpointRecord:
     """One checkpoint on disk: `files` maps a file name to (bytes, sha256)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -17,6 +17,9 @@ from pydantic.fields import FieldInfo
 
 from melete import find
 from melete.errors import ConfigError, UnknownNameError
+
+if TYPE_CHECKING:
+    from melete.records import RunRecord
 
 
 class System(click.Group):
@@ -86,11 +89,29 @@ def run_process(
     process: str, values: dict[str, Any], *, name: str | None, limit_batches: int | None, dry_run: bool
 ) -> int:
     """Runs a process, or shows what it would do; returns the exit code."""
-    from melete.jobs.execute import Options, execute
-    from melete.records import RunState
+    if dry_run:
+        from melete import settings
+        from melete.cli._plan import print_plan
+        from melete.jobs.plan import plan
 
-    record = execute(process, values, Options(name=name, limit_batches=limit_batches))
-    return 130 if record.state is RunState.STOPPED else 0
+        print_plan(plan(process, values, settings.load()))
+        return 0
+    from melete.jobs.execute import Options, execute
+
+    return finish(execute(process, values, Options(name=name, limit_batches=limit_batches)))
+
+
+def finish(record: RunRecord) -> int:
+    """Says how a run ended and returns the exit code: 130 after a stop."""
+    from melete.records import RunState
+    from melete.runs.progress import duration
+
+    stopped = record.state is RunState.STOPPED
+    if record.id != "silent":
+        took = duration((record.ended_s or 0) - (record.started_s or 0))
+        then = "continue with: melete runs resume" if stopped else "look at it with: melete runs show"
+        click.echo(f"{record.state} in {took}; {then} {record.id}", err=True)
+    return 130 if stopped else 0
 
 
 def option(key: str, field: FieldInfo) -> click.Option:

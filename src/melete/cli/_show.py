@@ -6,6 +6,7 @@ Rich is loaded only for a table, and keeps its colours to itself under `NO_COLOR
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import sys
@@ -25,24 +26,32 @@ COLOURS = {
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = ()) -> None:
-    """Prints a table; columns named in `right` are aligned to the right, states are coloured."""
+    """Prints a table; columns named in `right` are aligned to the right, states are coloured on a terminal."""
+    cells = [[text(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(head, cells, right)
+        return
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    for row in ([*head], *cells):
+        aligned = (
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(head, row, widths, strict=True)
+        )
+        click.echo("  ".join(aligned).rstrip())
+
+
+def _rich_table(head: Sequence[str], cells: list[list[str]], right: Sequence[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(soft_wrap=not sys.stdout.isatty())
-    shown = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, header_style="bold")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in head:
-        shown.add_column(
-            name,
-            justify="right" if name in right else "left",
-            overflow="fold",
-            no_wrap=not console.is_terminal,
-        )
-    for row in rows:
-        shown.add_row(*(Text(text(cell), style=COLOURS.get(str(cell), "")) for cell in row))
-    console.print(shown, width=None if console.is_terminal else 10_000, crop=False)
+        shown.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in cells:
+        shown.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+    Console().print(shown)
 
 
 def text(value: Any) -> str:
@@ -52,6 +61,36 @@ def text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 100_000 else f"{value:,.0f}"
     return str(value)
+
+
+def pairs(rows: Sequence[tuple[str, Any]]) -> None:
+    """Prints names and values, aligned."""
+    width = max((len(str(name)) for name, _ in rows), default=0)
+    for name, value in rows:
+        first, *more = text(value).split("\n")
+        click.echo(f"  {name:<{width}}  {first}")
+        for line in more:
+            click.echo(f"  {'':<{width}}  {line}")
+
+
+def score(value: Any) -> str:
+    """A score with its interval and count, or any other value."""
+    if not isinstance(value, dict) or "value" not in value or "count" not in value:
+        return text(value)
+    interval = f" [{text(value['low'])}, {text(value['high'])}]" if value.get("low") is not None else ""
+    return f"{text(value['value'])}{interval} n={value['count']}"
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """A curve in one line of text; each cell shows the mean of its stretch."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return ""
+    cells = min(width, len(finite))
+    edges = [i * len(finite) // cells for i in range(cells + 1)]
+    means = [sum(finite[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, span = min(means), max(means) - min(means)
+    return "".join("▁▂▃▄▅▆▇█"[round((mean - low) / span * 7) if span else 0] for mean in means)
 
 
 def age(seconds: float) -> str:

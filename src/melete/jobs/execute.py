@@ -8,6 +8,7 @@ that folder.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,18 +16,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from melete import find, settings
+from melete import find
+from melete import settings as settings_module
 from melete.errors import MeleteError, RunStateError, StorageError
+from melete.jobs.plan import derived
 from melete.records import RunRecord, RunState
 from melete.runs import folder as folders
-from melete.runs import provenance
+from melete.runs import provenance, report
 from melete.runs.heartbeat import beating
 from melete.runs.process import ProcessConfig, parse_config
 from melete.runs.run import Run
@@ -38,20 +41,26 @@ from melete.settings import Settings
 class Options:
     """How to execute, as opposed to what."""
 
-    settings: Settings = field(default_factory=settings.load)
+    settings: Settings = field(default_factory=settings_module.load)
     name: str | None = None
     limit_batches: int | None = None
     job: str | None = None
     step_name: str | None = None
 
 
-def execute(process: str, values: dict[str, Any], options: Options | None = None) -> RunRecord:
+def execute(
+    process: str,
+    values: dict[str, Any],
+    options: Options | None = None,
+    opened: Callable[[str], None] | None = None,
+) -> RunRecord:
     """Runs a process from its start.
 
     Args:
         process: name such as `llm.pretrain`.
         values: config values that differ from the defaults.
         options: name, limits and settings.
+        opened: told the run's id once its folder stands.
 
     Returns:
         The record of a run that succeeded or was stopped.
@@ -64,7 +73,9 @@ def execute(process: str, values: dict[str, Any], options: Options | None = None
     config = parse_config(process, values)
     if rank() > 0:
         record = RunRecord("silent", process, RunState.RUNNING, time.time())
-        return _execute(None, record, config, Run(None, limit_batches=options.limit_batches))
+        return _execute(
+            None, record, config, Run(None, limit_batches=options.limit_batches), options.settings
+        )
     path, record = folders.create(
         options.settings,
         process,
@@ -74,7 +85,12 @@ def execute(process: str, values: dict[str, Any], options: Options | None = None
         limit_batches=options.limit_batches,
     )
     write_config(path, config)
-    return _execute(path, record, config, Run(path, limit_batches=options.limit_batches))
+    if opened is not None:
+        opened(record.id)
+    with beating(path, lambda: index(path, options.settings)):
+        return _execute(
+            path, record, config, Run(path, limit_batches=options.limit_batches), options.settings
+        )
 
 
 def resume(path: Path, options: Options | None = None) -> RunRecord:
@@ -86,53 +102,63 @@ def resume(path: Path, options: Options | None = None) -> RunRecord:
     """
     options = options or Options()
     record = folders.read(path)
-    limit = record.limit_batches if options.limit_batches is None else options.limit_batches
+    record.limit_batches = options.limit_batches or record.limit_batches
     config = parse_config(record.process, read_config(path))
+    run = Run(path, limit_batches=record.limit_batches, resuming=True)
     if rank() > 0:
-        return _execute(None, record, config, Run(None, limit_batches=limit, resuming=True, source=path))
+        run = Run(None, limit_batches=record.limit_batches, resuming=True, source=path)
+        return _execute(None, record, config, run, options.settings)
+    _refuse_if_nothing_to_resume(record)
+    with beating(path, lambda: index(path, options.settings)):
+        _refuse_if_nothing_to_resume(folders.read(path))  # another process may have continued it in between
+        record.resumed += 1
+        record.error = None
+        if record.state is not RunState.QUEUED:
+            folders.set_state(path, record, RunState.QUEUED)
+        return _execute(path, record, config, run, options.settings)
+
+
+def _refuse_if_nothing_to_resume(record: RunRecord) -> None:
     if record.state is RunState.SUCCEEDED:
         raise RunStateError(
             f"Run {record.id} has succeeded: nothing is left to resume.",
             next_step=f"Start a new run with: melete {record.process.replace('.', ' ')}",
         )
-    if record.state in (RunState.RUNNING, RunState.QUEUED):
+    if record.state is RunState.RUNNING:
         raise RunStateError(
             f"Run {record.id} is {record.state} in process {record.pid} on {record.host}.",
             next_step=f"Stop it first with: melete runs stop {record.id}",
         )
-    record.resumed += 1
-    record.error = None
-    record.limit_batches = limit
-    folders.set_state(path, record, RunState.QUEUED)
-    return _execute(path, record, config, Run(path, limit_batches=limit, resuming=True))
 
 
-def _execute(path: Path | None, record: RunRecord, config: ProcessConfig, run: Run) -> RunRecord:
+def _execute(
+    path: Path | None, record: RunRecord, config: ProcessConfig, run: Run, settings: Settings
+) -> RunRecord:
     """Calls `main` between a begin and an end that the run folder keeps; a silent run (no path) keeps nothing."""
     state = RunState.FAILED
-    with beating(path) if path else nullcontext():
-        _begin(path, record)
-        try:
-            if path is not None:
-                provenance.record(path, seed=config.seed)
-            seed_all(config.seed, rank())
-            with stop_signals(run):
-                find.process(record.process).main(config, run)
-            state = RunState.STOPPED if run.stopping else RunState.SUCCEEDED
-        except KeyboardInterrupt:
-            state = RunState.STOPPED
-            record.error = "aborted by a second signal"
-            raise
-        except MeleteError as error:
-            record.error = str(error)
-            raise
-        except Exception as error:
-            record.error = f"{type(error).__name__}: {error}"
-            with suppress(StorageError):
-                run.note(traceback.format_exc())
-            raise
-        finally:
-            _end(path, record, state, run)
+    _begin(path, record)
+    try:
+        if path is not None:
+            provenance.record(path, seed=config.seed)
+            write_plan(path, record.process, config)
+        seed_all(config.seed, rank())
+        with stop_signals(run):
+            find.process(record.process).main(config, run)
+        state = RunState.STOPPED if run.stopping else RunState.SUCCEEDED
+    except KeyboardInterrupt:
+        state = RunState.STOPPED
+        record.error = "aborted by a second signal"
+        raise
+    except MeleteError as error:
+        record.error = str(error)
+        raise
+    except Exception as error:
+        record.error = f"{type(error).__name__}: {error}"
+        with suppress(StorageError):
+            run.note(traceback.format_exc())
+        raise
+    finally:
+        _end(path, record, state, run, settings)
     return record
 
 
@@ -142,9 +168,10 @@ def _begin(path: Path | None, record: RunRecord) -> None:
     record.pid_started_s = folders.process_start_s(os.getpid())
     if path is not None:
         folders.set_state(path, record, RunState.RUNNING)
+        folders.reserve(path)
 
 
-def _end(path: Path | None, record: RunRecord, state: RunState, run: Run) -> None:
+def _end(path: Path | None, record: RunRecord, state: RunState, run: Run, settings: Settings) -> None:
     """Keeps how a run ended: the record first, then what can be made again from the folder."""
     record.ended_s = time.time()
     record.result = run.result
@@ -155,9 +182,25 @@ def _end(path: Path | None, record: RunRecord, state: RunState, run: Run) -> Non
         record.state = state
         return
     try:
+        folders.release(path)
         folders.set_state(path, record, state)
         provenance.keep_datasets(path, run.datasets)
     except StorageError as error:
+        print(f"warning: {error}", file=sys.stderr)
+    try:
+        report.write(path)
+    except Exception as error:  # the run has ended and is kept: a report can be made again
+        print(f"warning: the report was not written: {error}", file=sys.stderr)
+    index(path, settings)
+
+
+def index(path: Path, settings: Settings) -> None:
+    """Notes the run in the database; the run does not depend on it, so a database that is away is a warning."""
+    from melete.store import index as runs
+
+    try:
+        runs.record(replace(settings, home=path.parent.parent), path)
+    except MeleteError as error:
         print(f"warning: {error}", file=sys.stderr)
 
 
@@ -199,6 +242,15 @@ def write_config(path: Path, config: ProcessConfig) -> None:
 
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     folders.replace_file(path / "config.yaml", text)
+
+
+def write_plan(path: Path, process: str, config: ProcessConfig) -> None:
+    """Writes the derived values that the process states, with their reasons, as `plan.json`."""
+    rows = [
+        {"name": row.name, "value": str(row.value), "reason": row.reason} for row in derived(process, config)
+    ]
+    if rows:
+        folders.replace_file(path / "plan.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import re
-import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -25,12 +24,35 @@ from melete.settings import Settings
 
 BEAT_LIMIT_S = 60.0
 HEARTBEAT = "heartbeat"
+RESERVE = ".reserve"
+RESERVE_BYTES = 65_536
 
 
-def new_id(word: str, now_s: float) -> str:
-    """An id that sorts by time and can be read aloud: `20261120-123405-pretrain-a1f3`."""
+def new_folder(parent: Path, word: str) -> tuple[Path, float]:
+    """Makes a folder whose name sorts by time and can be read aloud: `20261120-123405-pretrain-a1f3`.
+
+    Returns:
+        The folder, and the time in its name in seconds since the epoch. The last four digits are the fraction of the
+        second in hexadecimal, so that two folders of one second sort too.
+
+    Raises:
+        StorageError: the parent cannot be written.
+    """
     word = re.sub(r"[^A-Za-z0-9]+", "_", word).strip("_")[:40] or "run"
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now_s))}-{word}-{secrets.token_hex(2)}"
+    while True:
+        now_s = time.time()
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now_s))
+        folder = parent / f"{stamp}-{word}-{int(now_s % 1 * 65_536):04x}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StorageError(
+                f"Cannot make the folder {folder} ({error.strerror}).",
+                next_step="Set MELETE_HOME to a folder that can be written.",
+            ) from error
+        return folder, now_s
 
 
 def create(
@@ -47,19 +69,10 @@ def create(
     Raises:
         StorageError: the home folder cannot be written.
     """
-    now_s = time.time()
-    run_id = new_id(process.partition(".")[2] or process, now_s)
-    folder = settings.runs / run_id
+    folder, now_s = new_folder(settings.runs, process.partition(".")[2] or process)
     record = RunRecord(
-        run_id, process, RunState.QUEUED, now_s, name, job, step_name, limit_batches=limit_batches
+        folder.name, process, RunState.QUEUED, now_s, name, job, step_name, limit_batches=limit_batches
     )
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise StorageError(
-            f"Cannot make the run folder {folder} ({error.strerror}).",
-            next_step="Set MELETE_HOME to a folder that can be written.",
-        ) from error
     write(folder, record)
     return folder, record
 
@@ -91,6 +104,24 @@ def replace_file(path: Path, text: str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise storage_error(path, error) from error
+
+
+def reserve(folder: Path) -> None:
+    """Sets a little space aside, so that a run that fills the disk can still write how it ended.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    path = folder / RESERVE
+    try:
+        path.write_bytes(bytes(RESERVE_BYTES))
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def release(folder: Path) -> None:
+    """Gives the space that was set aside back."""
+    (folder / RESERVE).unlink(missing_ok=True)
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
@@ -166,11 +197,10 @@ def ids(runs: Path) -> list[str]:
     """Ids of all runs in a `runs` folder, oldest first."""
     try:
         with os.scandir(runs) as entries:
-            return sorted(
-                entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
-            )
+            found = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     except FileNotFoundError:
         return []
+    return sorted(found, key=lambda name: (name[:15], name[-4:]))
 
 
 def all_runs(settings: Settings) -> Iterator[tuple[Path, RunRecord]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,8 +20,12 @@ BEAT_EVERY_S = 10.0
 
 
 @contextmanager
-def beating(folder: Path) -> Iterator[None]:
+def beating(folder: Path, each_beat: Callable[[], None]) -> Iterator[None]:
     """Holds the run and beats until the `with` block ends.
+
+    Args:
+        folder: the run's folder.
+        each_beat: called in the beating thread with each beat, first after `BEAT_EVERY_S`.
 
     Raises:
         RunStateError: another process executes this run.
@@ -43,6 +47,7 @@ def beating(folder: Path) -> Iterator[None]:
             while not ended.wait(BEAT_EVERY_S):
                 with suppress(OSError):  # a full disk is reported by whoever writes figures
                     os.utime(path)
+                each_beat()
 
         os.utime(path)
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)

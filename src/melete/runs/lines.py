@@ -53,16 +53,29 @@ class LineFile:
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file; a line that is not whole is left out, a file that is not there has none."""
-    rows = []
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(row, dict):
-                    rows.append(row)
+        return _objects(path.read_bytes())
     except FileNotFoundError:
         return []
+
+
+def last_json_lines(path: Path, size: int = 16_384) -> list[dict[str, Any]]:
+    """The objects in the last `size` bytes of a JSONL file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return _objects(file.read())
+    except FileNotFoundError:
+        return []
+
+
+def _objects(data: bytes) -> list[dict[str, Any]]:
+    rows = []
+    for line in data.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
     return rows

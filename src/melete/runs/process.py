@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from melete import find
 from melete.errors import ConfigError
@@ -55,6 +55,15 @@ class ProcessConfig(BaseModel):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:N or mps."
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name in cls.model_fields:
+            annotation = cls.model_fields[info.field_name].annotation
+            if annotation in (int, float, int | None, float | None):
+                raise ValueError(f"input should be a number; found {str(value).lower()}.")
+        return value
 
 
 def config_class(process: str) -> type[ProcessConfig]:
@@ -85,11 +94,13 @@ def describe(cls: type[BaseModel], error: ValidationError, process: str) -> tupl
 def first_problem(cls: type[BaseModel], error: ValidationError) -> tuple[str, str]:
     """The dotted key of the first problem, and what is wrong with it in words."""
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part) for part in problem["loc"]) or "config"
+    if problem["type"] == "value_error":
+        return key, str(problem["ctx"]["error"])
     if problem["type"] == "extra_forbidden":
         import difflib
 
-        close = difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(str(problem["loc"][-1]), cls.model_fields, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         return key, f"unknown key.{hint} Known: {', '.join(sorted(cls.model_fields))}."
     message = problem["msg"][0].lower() + problem["msg"][1:]

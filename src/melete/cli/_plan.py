@@ -1,0 +1,29 @@
+"""Prints what `--dry-run` found: resolved config with given values marked, inputs, derived values with reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from melete.cli import _show
+
+if TYPE_CHECKING:
+    from melete.jobs.plan import Plan
+
+
+def print_plan(plan: Plan, step: str | None = None) -> None:
+    """Prints a plan; `step` is its name in a job."""
+    click.echo(f"{step + ': ' if step else ''}{plan.process} (dry run, nothing is written)\n")
+    _show.table(
+        ("config", "value", ""),
+        [(item.key, item.value, "given" if item.given else "default") for item in plan.values],
+    )
+    if plan.inputs:
+        click.echo()
+        _show.table(("input", "named", "found"), [(item.key, item.ref, item.found) for item in plan.inputs])
+    if plan.derived:
+        click.echo()
+        _show.table(
+            ("derived", "value", "because"), [(item.name, item.value, item.reason) for item in plan.derived]
+        )

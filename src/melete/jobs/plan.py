@@ -1,0 +1,117 @@
+"""What a process would do, for `--dry-run`: resolved config, verified inputs, derived values. Writes nothing.
+
+Inputs are the config fields marked with `melete.runs.process.Input`: a run reference is resolved to a checkpoint and
+its kind compared, a dataset is opened by name. Derived values come from the process file's `plan(config)`, where it
+has one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from melete import find
+from melete.runs import refs
+from melete.runs.process import Input, ProcessConfig, parse_config
+from melete.settings import Settings
+
+
+@dataclass(frozen=True)
+class Value:
+    """One config value; `given` is whether it differs from the default."""
+
+    key: str
+    value: Any
+    given: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """One input and what its reference stands for."""
+
+    key: str
+    ref: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One derived value with its reason."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `--dry-run` shows."""
+
+    process: str
+    values: list[Value]
+    inputs: list[Found]
+    derived: list[Derived]
+
+
+def plan(
+    process: str, given: dict[str, Any], settings: Settings, pending: frozenset[str] = frozenset()
+) -> Plan:
+    """Resolves what a process would do.
+
+    Args:
+        process: name of the process.
+        given: config values that differ from the defaults.
+        settings: where runs and datasets are.
+        pending: earlier steps of the same job, whose `@name` has no run yet.
+
+    Raises:
+        ConfigError: a value is wrong.
+        MeleteError: an input does not exist or does not fit.
+    """
+    config = parse_config(process, given)
+    defaults = {
+        key: field.get_default(call_default_factory=True) for key, field in type(config).model_fields.items()
+    }
+    values = [Value(key, getattr(config, key), getattr(config, key) != defaults[key]) for key in defaults]
+    found = inputs(config, settings, pending)
+    waiting = any(_waits(item.ref, pending) for item in found)
+    return Plan(process, values, found, [] if waiting else derived(process, config))
+
+
+def inputs(config: ProcessConfig, settings: Settings, pending: frozenset[str] = frozenset()) -> list[Found]:
+    """The inputs of a config, each resolved and verified."""
+    found = []
+    for key, field in type(config).model_fields.items():
+        value = getattr(config, key)
+        refs_of_field = value if isinstance(value, (list, tuple)) else [value] if value else []
+        for mark in (mark for mark in field.metadata if isinstance(mark, Input)):
+            for ref in map(str, refs_of_field):
+                waits = _waits(ref, pending)
+                found.append(
+                    Found(key, ref, "the run of that step" if waits else _resolve(mark, ref, settings))
+                )
+    return found
+
+
+def _waits(ref: str, pending: frozenset[str]) -> bool:
+    return ref.startswith("@") and ref[1:] in pending
+
+
+def derived(process: str, config: ProcessConfig) -> list[Derived]:
+    """The derived values that the process file states."""
+    function = getattr(find.process(process), "plan", None)
+    return [Derived(str(name), value, reason) for name, value, reason in function(config)] if function else []
+
+
+def _resolve(mark: Input, ref: str, settings: Settings) -> str:
+    if mark.what == "dataset":
+        from melete import datasets
+
+        dataset = datasets.open(ref, settings)
+        return f"{dataset.manifest.name}@{dataset.manifest.version}"
+    folder = refs.checkpoint(settings, ref, mark.kinds)
+    return (
+        f"{folder.parent.parent.name}:{int(folder.name.removeprefix('step_'))}"
+        if "step_" in folder.name
+        else str(folder)
+    )

@@ -1,0 +1,135 @@
+"""Opens the database of a URL at its newest schema; one writer at a time upgrades, the others wait.
+
+Alembic is loaded only when the schema is not the newest, which is the name of the last file in `migrations/versions`.
+Passwords in a URL never reach a message.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from melete import find
+from melete.errors import ConfigError, MissingExtraError, StorageError
+
+WAIT_S = 30
+UPGRADE_LOCK = 5_104_711
+"""Key of the PostgreSQL advisory lock that is held while the schema is upgraded."""
+
+
+def newest_revision() -> str:
+    """Name of the newest migration."""
+    return find.names("melete.store.migrations.versions")[-1]
+
+
+@contextmanager
+def connect(url: str) -> Iterator[Connection]:
+    """A transaction on the database, upgraded first if need be.
+
+    Raises:
+        ConfigError: the URL is not one of a database that is supported.
+        StorageError: the database cannot be reached, read or written.
+    """
+    engine = open_engine(url)
+    try:
+        if revision(engine) != newest_revision():
+            upgrade(engine)
+        with engine.begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
+        shown = engine.url.render_as_string(hide_password=True)
+        raise StorageError(
+            f"The database {shown} cannot be used: {cause}",
+            next_step="Check MELETE_DATABASE; the runs themselves are safe in their folders.",
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for a SQLite or PostgreSQL URL.
+
+    Raises:
+        ConfigError: any other URL.
+        MissingExtraError: PostgreSQL without its driver.
+    """
+    for old in ("postgres://", "postgresql://"):
+        if url.startswith(old):
+            url = "postgresql+psycopg://" + url.removeprefix(old)
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ArgumentError(parsed.get_backend_name())
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite(parsed)
+        return sqlalchemy.create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": WAIT_S})
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ConfigError(
+            "MELETE_DATABASE is not the URL of a database that Melete can use.",
+            allowed="Allowed: sqlite:///path/to/file.db and postgresql://user@host/name.",
+        ) from error
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("psycopg", "postgres") from error
+
+
+def revision(engine: Engine) -> str | None:
+    """The schema's revision, or None for an empty database."""
+    with engine.connect() as connection:
+        if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.scalar(sqlalchemy.text("SELECT version_num FROM alembic_version"))
+        return found
+
+
+def upgrade(engine: Engine) -> None:
+    """Brings the schema to the newest revision; whoever comes second finds it done."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with _alone(engine), engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """Holds a lock that one process at a time can hold."""
+    if engine.dialect.name == "postgresql":
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(f"SELECT pg_advisory_lock({UPGRADE_LOCK})"))
+            yield  # the lock ends with its connection
+            connection.execute(sqlalchemy.text(f"SELECT pg_advisory_unlock({UPGRADE_LOCK})"))
+    elif engine.url.database in (None, "", ":memory:"):
+        yield
+    else:
+        with Path(f"{engine.url.database}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _sqlite(url: sqlalchemy.URL) -> Engine:
+    if url.database not in (None, "", ":memory:"):
+        try:
+            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"Cannot make the folder of the database ({error}).") from error
+    engine = sqlalchemy.create_engine(url, connect_args={"timeout": WAIT_S})
+
+    @event.listens_for(engine, "connect")
+    def wal(connection: sqlalchemy.engine.interfaces.DBAPIConnection, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.close()
+
+    return engine

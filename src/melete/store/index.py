@@ -1,0 +1,100 @@
+"""The index of runs: written when a run begins and ends, read by `melete runs list --everywhere`, rebuilt from folders.
+
+A run is indexed by host, home and id. What the index says of a run of this home is never trusted over its folder.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from melete.records import RunRecord
+from melete.runs import folder as folders
+from melete.runs.lines import last_json_lines
+from melete.settings import Settings
+from melete.store.database import connect
+from melete.store.models import RunRow
+
+
+def location(settings: Settings) -> str:
+    """Where the runs of these settings are: `host:home folder`."""
+    return f"{socket.gethostname()}:{settings.home.resolve()}"
+
+
+def record(settings: Settings, folder: Path) -> None:
+    """Writes what a run's folder says into the index.
+
+    Raises:
+        StorageError: the database cannot be used.
+    """
+    with connect(settings.database) as connection:
+        _upsert(connection, [row(settings, folder, folders.read(folder))])
+
+
+def rebuild(settings: Settings) -> int:
+    """Replaces the index of this home by what its folders say; runs of other homes stay.
+
+    Returns:
+        How many runs were indexed.
+
+    Raises:
+        StorageError: the database cannot be used.
+    """
+    rows = [row(settings, folder, record) for folder, record in folders.all_runs(settings)]
+    with connect(settings.database) as connection:
+        connection.execute(delete(RunRow).where(RunRow.location == location(settings)))
+        _upsert(connection, rows)
+    return len(rows)
+
+
+def newest(
+    settings: Settings, *, state: str | None = None, process: str | None = None, limit: int = 20
+) -> list[dict[str, Any]]:
+    """The newest runs of all homes in the database, newest first.
+
+    Raises:
+        StorageError: the database cannot be used.
+    """
+    query = select(RunRow.__table__).order_by(RunRow.created_s.desc(), RunRow.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(RunRow.state == state)
+    if process is not None:
+        query = query.where(RunRow.process == process)
+    with connect(settings.database) as connection:
+        rows = [dict(found._mapping) for found in connection.execute(query)]
+    return [{**found, "loss": found["last"].get("loss")} for found in rows]
+
+
+def row(settings: Settings, folder: Path, record: RunRecord) -> dict[str, Any]:
+    """What the index keeps of a run."""
+    last: dict[str, Any] = {}
+    for line in last_json_lines(folder / "metrics.jsonl"):
+        last.update(line)
+    last.pop("time_s", None)
+    step = last.pop("step", None)
+    return {
+        "location": location(settings),
+        "id": record.id,
+        "process": record.process,
+        "state": str(record.state),
+        "name": record.name or record.step_name,
+        "job": record.job,
+        "created_s": record.created_s,
+        "ended_s": record.ended_s,
+        "step": step,
+        "last": {key: value for key, value in last.items() if value == value},  # NaN is not JSON
+        "error": record.error,
+    }
+
+
+def _upsert(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(RunRow)
+    changed = {key: statement.excluded[key] for key in rows[0] if key not in ("location", "id")}
+    connection.execute(statement.on_conflict_do_update(index_elements=["location", "id"], set_=changed), rows)
