@@ -11,7 +11,17 @@ from tiny import byte_tokenizer
 
 from melete.errors import ConfigError, DatasetError
 from melete.llm.chat import MeleteChat
-from melete.llm.packing import BUFFER, Rows, Source, encode, fixed_rows, open_mixture, parse_mixture
+from melete.llm.packing import (
+    BUFFER,
+    Piece,
+    Rows,
+    Source,
+    Tally,
+    encode,
+    fixed_rows,
+    open_mixture,
+    parse_mixture,
+)
 from melete.records import Conversation, Turn
 from melete.settings import load
 
@@ -27,8 +37,12 @@ def conversation(i: int, exchanges: int = 1, length: int = 5) -> Conversation:
 
 
 def source(conversations: list[Conversation], length: int, weight: float = 1.0) -> Source:
-    pieces, tally = encode(conversations, CHAT, length)
-    return Source("own", weight, pieces, tally=tally)
+    return Source("own", weight, conversations, CHAT, length)
+
+
+def encode_all(conversations: list[Conversation], length: int) -> tuple[list[Piece], Tally]:
+    tally = Tally()
+    return [piece for c in conversations for piece in encode(c, CHAT, length, tally)], tally
 
 
 MIXED = [conversation(i, exchanges=1 + i % 7, length=(i * 37) % 90) for i in range(60)]
@@ -49,7 +63,7 @@ def test_rows_at_short_contexts_always_have_something_to_train_on(
 
 @pytest.mark.parametrize("context", [64, 256])
 def test_encode_huge_conversations_trains_every_answer_once(context: int) -> None:
-    pieces, tally = encode(HUGE, CHAT, context + 1)
+    pieces, tally = encode_all(HUGE, context + 1)
     text = "".join(TOKENIZER.decode([int(t) for t in piece.ids[piece.trained]]) for piece in pieces)
     whole = sum(sum(CHAT.render(c, False)[1]) for c in HUGE)
     for i, j in ((0, 0), (7, 20), (29, 39)):
@@ -61,14 +75,14 @@ def test_encode_huge_conversations_trains_every_answer_once(context: int) -> Non
 
 def test_encode_an_exchange_longer_than_the_row_keeps_prompt_and_answer_and_is_counted() -> None:
     long = Conversation((Turn("user", "q" * 500), Turn("assistant", "a" * 500)))
-    (piece,), tally = encode([long], CHAT, 65)
+    (piece,), tally = encode_all([long], 65)
     assert len(piece) == 65
     assert 25 <= piece.trained.sum() <= 40
     assert (tally.cut, tally.lost_tokens) == (1, 501 - int(piece.trained.sum()))
 
 
 def test_encode_a_conversation_without_an_answer_is_counted() -> None:
-    pieces, tally = encode([Conversation((Turn("user", "hello"),)), conversation(1)], CHAT, 65)
+    pieces, tally = encode_all([Conversation((Turn("user", "hello"),)), conversation(1)], 65)
     assert len(pieces) == 1
     assert tally.untrained == 1
     assert "1 without anything to train on" in tally.text()
@@ -87,7 +101,7 @@ def test_rows_one_epoch_shows_every_conversation() -> None:
     mixed = source(MIXED, 257)
     rows = Rows([mixed], 256, seed=3)
     seen = ""
-    while rows.epochs < 1 + BUFFER / len(mixed.pieces) + 1:
+    while rows.epochs < 1 + BUFFER / len(mixed) + 1:
         inputs, _ = next(rows)
         seen += TOKENIZER.decode(inputs.tolist())
     assert all(f"q{i}.0" in seen for i in range(60))
@@ -149,7 +163,7 @@ def test_open_mixture_of_own_jsonl_reads_it(tmp_path: Path) -> None:
     file = tmp_path / "own.jsonl"
     file.write_text("".join(json.dumps(c.to_openai()) + "\n" for c in MIXED))
     (train,) = open_mixture(str(file), "train", CHAT, 257, load({"MELETE_HOME": str(tmp_path / "home")}))
-    assert 40 <= train.tally.conversations <= 60
+    assert 40 <= len(train) <= 60
     assert train.fingerprint
 
 

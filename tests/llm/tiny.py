@@ -84,3 +84,33 @@ def transformers_folder(folder: Path, family: str = "qwen3", template: str | Non
     model_class(config_class(**sizes, **extra)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def own_checkpoint(folder: Path, context: int = 128, depth: int = 2, width: int = 64) -> Path:
+    """A checkpoint of a tiny model of ours with random weights and a tokenizer that knows tool calls."""
+    from itertools import islice
+
+    from melete import datasets
+    from melete.llm.chat import call_text, tools_text
+    from melete.llm.checkpoint import save_model
+    from melete.llm.config import GPTConfig
+    from melete.llm.model import GPT
+    from melete.runs.run import Run
+
+    conversations = islice(datasets.open("toolcalls").conversations("train"), 300)
+    texts = [
+        "\n".join(
+            [tools_text(c.tools), *(t.content + "".join(map(call_text, t.tool_calls)) for t in c.turns)]
+        )
+        for c in conversations
+    ]
+    tokenizer = Tokenizer.train(texts, 1024)
+    shape = GPTConfig(tokenizer.vocab_size, context, depth, width, width // 32, width // 32)
+    model = GPT(shape).initialize(0)
+    folder.mkdir(parents=True)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    path = save_model(
+        Run(folder), stage="pretrain", step=1, model_config=shape, weights=weights, tokenizer=tokenizer
+    )
+    assert path is not None
+    return path

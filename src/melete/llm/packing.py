@@ -13,8 +13,8 @@ makes the same stream and takes its own rows. Limit: conversations of one row se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,12 @@ from melete.settings import Settings
 
 BUFFER = 128
 """Pieces that wait for a row; more packs tighter and mixes less evenly."""
+SAMPLE = 256
+"""Conversations that a dataset's mean length is taken over."""
+
+
+Place = tuple[int, int, int]
+"""Dataset, conversation and part: where a piece comes from."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +70,55 @@ class Tally:
         return "; ".join(parts)
 
 
-@dataclass
 class Source:
-    """One dataset of a mixture, as pieces that fit into a row."""
+    """One dataset of a mixture; its conversations are encoded when they are drawn.
 
-    name: str
-    weight: float
-    pieces: list[Piece]
-    fingerprint: str = ""
-    tally: Tally = field(default_factory=Tally)
+    Args:
+        name: the dataset.
+        weight: share in the mixture, in any unit.
+        conversations: all of the split.
+        chat: how conversations become tokens.
+        length: most tokens of a piece.
+        fingerprint: the dataset's.
 
-    @property
+    Raises:
+        DatasetError: no conversation has anything to train on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weight: float,
+        conversations: list[Conversation],
+        chat: ChatFormat,
+        length: int,
+        fingerprint: str = "",
+    ) -> None:
+        self.name, self.weight, self.conversations, self.fingerprint = (
+            name,
+            weight,
+            conversations,
+            fingerprint,
+        )
+        self._chat, self._length = chat, length
+        if not any(turn.role == "assistant" for c in conversations for turn in c.turns):
+            raise DatasetError(
+                f"{name} has no assistant turn to train on ({len(conversations)} conversations read).",
+                next_step='A row is {"messages": […]} with at least one message of "role": "assistant".',
+            )
+        self.tally = Tally()
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def pieces(self, index: int, tally: Tally | None = None) -> list[Piece]:
+        """The pieces of a conversation; none if it has nothing to train on."""
+        return encode(self.conversations[index], self._chat, self._length, tally or Tally())
+
     def mean_length(self) -> float:
-        """Mean tokens of a piece."""
-        return sum(len(piece) for piece in self.pieces) / max(1, len(self.pieces))
+        """Mean tokens of a conversation, over a sample spread evenly."""
+        chosen = range(0, len(self), max(1, len(self) // SAMPLE))
+        return sum(len(piece) for i in chosen for piece in self.pieces(i)) / len(chosen)
 
 
 def parse_mixture(text: str) -> list[tuple[str, float | None]]:
@@ -130,29 +171,19 @@ def open_mixture(mixture: str, split: str, chat: ChatFormat, length: int, settin
             )
         if split not in dataset.splits and split != "train":
             continue
-        pieces, tally = encode(dataset.conversations(split), chat, length)
-        if not pieces:
-            raise DatasetError(
-                f"The split {split!r} of {name} has no assistant turn to train on "
-                f"({tally.conversations} conversations read).",
-                next_step='Each row needs a message with "role": "assistant".',
-            )
-        sources.append(Source(name, float(weight or len(pieces)), pieces, dataset.fingerprint, tally))
+        conversations = list(dataset.conversations(split))
+        share = float(weight or len(conversations))
+        sources.append(Source(name, share, conversations, chat, length, dataset.fingerprint))
     return sources
 
 
-def encode(conversations: Iterable[Conversation], chat: ChatFormat, length: int) -> tuple[list[Piece], Tally]:
-    """Pieces of at most `length` tokens, each with something to train on, and what became of the rest."""
-    pieces: list[Piece] = []
-    tally = Tally()
-    for conversation in conversations:
-        tally.conversations += 1
-        parts = _parts(conversation, chat, length, tally)
-        kept = [piece for piece in parts if piece.trained[1:].any()]
-        tally.untrained += not kept
-        tally.trained_tokens += sum(int(piece.trained.sum()) for piece in kept)
-        pieces.extend(kept)
-    return pieces, tally
+def encode(conversation: Conversation, chat: ChatFormat, length: int, tally: Tally) -> list[Piece]:
+    """Pieces of at most `length` tokens, each with something to train on; what became of it goes to the tally."""
+    tally.conversations += 1
+    kept = [part for part in _parts(conversation, chat, length, tally) if part.trained[1:].any()]
+    tally.untrained += not kept
+    tally.trained_tokens += sum(int(piece.trained.sum()) for piece in kept)
+    return kept
 
 
 def _parts(conversation: Conversation, chat: ChatFormat, length: int, tally: Tally) -> list[Piece]:
@@ -213,52 +244,54 @@ class Rows:
         self.context = context
         self.seed = seed
         self._drawn: list[int] = list(position["drawn"]) if position else [0] * len(self.sources)
-        self._buffer: list[tuple[int, int]] = [(a, b) for a, b in position["buffer"]] if position else []
         self._order: dict[int, tuple[int, np.ndarray]] = {}
+        self._buffer: list[tuple[Place, Piece]] = []
+        for source, conversation, part in position["buffer"] if position else ():
+            piece = self.sources[source].pieces(conversation)[part]
+            self._buffer.append(((source, conversation, part), piece))
 
     @property
     def position(self) -> dict[str, Any]:
         """Everything that decides the rows to come; plain JSON."""
-        return {"drawn": list(self._drawn), "buffer": [list(item) for item in self._buffer]}
+        return {"drawn": list(self._drawn), "buffer": [list(place) for place, _ in self._buffer]}
 
     @property
     def epochs(self) -> float:
         """Conversations drawn, as a share of those that the mixture has."""
-        return sum(self._drawn) / sum(len(source.pieces) for source in self.sources)
-
-    def __next__(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of one row, (T,) int64 each; -1 where a position has no loss."""
-        while len(self._buffer) < BUFFER:
-            self._buffer.append(self._draw())
-        chosen = [self._piece(self._buffer.pop(0))]
-        space = self.context + 1 - len(chosen[0])
-        while (best := self._best_fit(space)) is not None:
-            chosen.append(self._piece(self._buffer.pop(best)))
-            space -= len(chosen[-1])
-        return row(chosen, self.context)
+        return sum(self._drawn) / sum(len(source) for source in self.sources)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return self
 
+    def __next__(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of one row, (T,) int64 each; -1 where a position has no loss."""
+        while len(self._buffer) < BUFFER:
+            self._draw()
+        chosen = [self._buffer.pop(0)[1]]
+        space = self.context + 1 - len(chosen[0])
+        while (best := self._best_fit(space)) is not None:
+            chosen.append(self._buffer.pop(best)[1])
+            space -= len(chosen[-1])
+        return row(chosen, self.context)
+
     def _best_fit(self, space: int) -> int | None:
-        lengths = [len(self._piece(item)) for item in self._buffer]
-        fitting = [(length, -i) for i, length in enumerate(lengths) if length <= space]
+        fitting = [(len(piece), -i) for i, (_, piece) in enumerate(self._buffer) if len(piece) <= space]
         return -max(fitting)[1] if fitting else None
 
-    def _piece(self, item: tuple[int, int]) -> Piece:
-        return self.sources[item[0]].pieces[item[1]]
-
-    def _draw(self) -> tuple[int, int]:
-        """The next conversation in the shuffled epoch of the dataset that is furthest behind its share."""
+    def _draw(self) -> None:
+        """Buffers the next conversation in the shuffled epoch of the dataset that is furthest behind its share."""
         total, weights = sum(self._drawn) + 1, [source.weight for source in self.sources]
         behind = [w / sum(weights) * total - n for w, n in zip(weights, self._drawn, strict=True)]
         chosen = behind.index(max(behind))
-        epoch, offset = divmod(self._drawn[chosen], len(self.sources[chosen].pieces))
+        source = self.sources[chosen]
+        epoch, offset = divmod(self._drawn[chosen], len(source))
         self._drawn[chosen] += 1
         if self._order.get(chosen, (-1,))[0] != epoch:
-            generator = np.random.default_rng([self.seed, chosen, epoch])
-            self._order[chosen] = (epoch, generator.permutation(len(self.sources[chosen].pieces)))
-        return chosen, int(self._order[chosen][1][offset])
+            order = np.random.default_rng([self.seed, chosen, epoch]).permutation(len(source))
+            self._order[chosen] = (epoch, order)
+        conversation = int(self._order[chosen][1][offset])
+        for part, piece in enumerate(source.pieces(conversation, source.tally)):
+            self._buffer.append(((chosen, conversation, part), piece))
 
 
 def row(pieces: Sequence[Piece], context: int) -> tuple[np.ndarray, np.ndarray]:
@@ -280,7 +313,7 @@ def fixed_rows(sources: Sequence[Source], context: int, most: int) -> list[tuple
     rows: list[tuple[np.ndarray, np.ndarray]] = []
     waiting: list[Piece] = []
     # Datasets take turns, so that a small number of rows shows all of them.
-    for piece in _in_turns([source.pieces for source in sources]):
+    for piece in _in_turns(sources):
         if sum(map(len, waiting)) + len(piece) > context + 1:
             rows.append(row(waiting, context))
             waiting = []
@@ -290,8 +323,8 @@ def fixed_rows(sources: Sequence[Source], context: int, most: int) -> list[tuple
     return [*rows, row(waiting, context)] if waiting else rows
 
 
-def _in_turns(lists: Sequence[Sequence[Piece]]) -> Iterator[Piece]:
-    for i in range(max(map(len, lists), default=0)):
-        for items in lists:
-            if i < len(items):
-                yield items[i]
+def _in_turns(sources: Sequence[Source]) -> Iterator[Piece]:
+    for i in range(max(map(len, sources), default=0)):
+        for source in sources:
+            if i < len(source):
+                yield from source.pieces(i)
