@@ -207,7 +207,7 @@ class Generation:
 
 
 class Scored(NamedTuple):
-    """Log-probabilities of a given continuation: one per token (natural log), and whether each was the greedy choice."""
+    """Log-probs of a given continuation, one per token, and whether every one was the greedy choice."""
 
     logprobs: list[float]
     greedy: bool
