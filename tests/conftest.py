@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import melete_trial  # noqa: F401  puts `trial` on `melete.__path__`
 from melete import settings
+
+TRIAL = Path(__file__).with_name("melete_trial.py")
 
 
 @pytest.fixture
@@ -17,3 +23,33 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MELETE_HOME", str(tmp_path / "home"))
     return settings.load()
+
+
+@pytest.fixture
+def melete(home: settings.Settings) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `melete ARGS` in a process of its own, on an empty home, with the system `trial`."""
+
+    def run(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(TRIAL), *args],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **environ},
+        )
+
+    return run
+
+
+@pytest.fixture
+def call(home: settings.Settings, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `melete ARGS` in this process, which is quicker; returns exit code, stdout and stderr."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        from melete.cli._root import run as command_line
+
+        code = command_line(list(args))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

@@ -111,6 +111,8 @@ def resume(path: Path, options: Options | None = None) -> RunRecord:
     _refuse_if_nothing_to_resume(record)
     with beating(path, lambda: index(path, options.settings)):
         _refuse_if_nothing_to_resume(folders.read(path))  # another process may have continued it in between
+        if run.latest_checkpoint() is None:
+            run.rewind(-1)  # it starts over, and so do its figures
         record.resumed += 1
         record.error = None
         if record.state is not RunState.QUEUED:

@@ -6,6 +6,7 @@ from `SMOOTH_FROM` points on, the drawn line is a smoothed one with the points b
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -129,13 +130,13 @@ def thinned(points: list[Point], limit: int = POINTS) -> list[Point]:
 
 
 def smoothed(points: list[Point]) -> list[Point]:
-    """Exponential moving average over about a fiftieth of the points, without a bias at the start."""
-    decay = 1 - 1 / max(2.0, len(points) / 50)
-    mean, weight, result = 0.0, 0.0, []
-    for step, value in points:
-        mean = decay * mean + (1 - decay) * value
-        weight = decay * weight + (1 - decay)
-        result.append((step, mean / weight))
+    """Mean over a window of about a fortieth of the points around each, narrower towards the ends."""
+    half = max(1, len(points) // 80)
+    sums = [0.0, *itertools.accumulate(value for _, value in points)]
+    result = []
+    for i, (step, _) in enumerate(points):
+        reach = min(half, i, len(points) - 1 - i)
+        result.append((step, (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1)))
     return result
 
 
