@@ -1,0 +1,1 @@
+"""Evaluation tasks, one file each; see `melete.evals.task` for what a file holds."""
