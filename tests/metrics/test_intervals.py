@@ -1,0 +1,74 @@
+"""Rates, means and pass@k: known values and properties."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from melete import metrics
+
+
+def test_success_rate_of_known_counts_gives_the_published_wilson_interval() -> None:
+    # R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3
+    rate = metrics.success_rate(81, 263)
+    assert (round(rate.low, 4), round(rate.high, 4)) == (0.2553, 0.3662)
+    rate = metrics.success_rate(1, 29)
+    assert (round(rate.low, 4), round(rate.high, 4)) == (0.0061, 0.1718)
+
+
+@given(st.integers(1, 5_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_success_rate_of_any_counts_has_an_interval_around_it_inside_0_and_1(counts: tuple[int, int]) -> None:
+    rate = metrics.success_rate(*counts)
+    assert 0 <= rate.low <= rate.value <= rate.high <= 1
+    mirrored = metrics.success_rate(counts[1] - counts[0], counts[1])
+    assert mirrored.low == pytest.approx(1 - rate.high, abs=1e-12)
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (3, 2), (-1, 2)])
+def test_success_rate_of_impossible_counts_is_refused(counts: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="is not a rate"):
+        metrics.success_rate(*counts)
+
+
+def test_mean_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(7)
+    samples = generator.exponential(1.0, size=(300, 40))
+    intervals = [metrics.mean(sample, resamples=400) for sample in samples]
+    covered = np.mean([one.low <= 1.0 <= one.high for one in intervals])
+    assert 0.88 <= covered <= 0.98
+
+
+def test_mean_with_the_same_seed_gives_the_same_interval() -> None:
+    values = np.random.default_rng(0).normal(size=30)
+    assert metrics.mean(values, seed=3) == metrics.mean(values, seed=3)
+    assert metrics.mean(values, seed=3) != metrics.mean(values, seed=4)
+
+
+def test_mean_of_many_values_stays_within_its_memory_and_is_right() -> None:
+    values = np.random.default_rng(0).normal(size=20_000)
+    found = metrics.mean(values, resamples=500)
+    assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(20_000), rel=0.15)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, float("nan")], [[1.0, 2.0]]])
+def test_mean_of_no_finite_list_is_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"needed|finite"):
+        metrics.mean(values)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_equals_the_share_of_subsets_with_a_correct_sample(case: tuple[int, int, int]) -> None:
+    n, c, k = case
+    subsets = list(itertools.combinations([1] * c + [0] * (n - c), k))
+    expected = np.mean([any(subset) for subset in subsets])
+    assert metrics.pass_at_k([n], [c], k)[0] == pytest.approx(expected)
+
+
+def test_pass_at_k_with_fewer_samples_than_k_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 5 samples"):
+        metrics.pass_at_k([10, 4], [1, 1], 5)
