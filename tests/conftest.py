@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import melete_trial  # noqa: F401  puts `trial` on `melete.__path__`
 from melete import settings
+from melete.runs import folder
 
 TRIAL = Path(__file__).with_name("melete_trial.py")
 
@@ -53,3 +56,44 @@ def call(home: settings.Settings, capsys: pytest.CaptureFixture[str]) -> Callabl
         return code, out, err
 
     return run
+
+
+@contextmanager
+def started_run(home: settings.Settings, *args: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Starts `melete trial count ARGS` and yields it, with its run folder, once its first word is out."""
+    child = subprocess.Popen(
+        [sys.executable, str(TRIAL), "trial", "count", "--words", "ready", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "MELETE_HOME": str(home.home)},
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        yield child, home.runs / folder.ids(home.runs)[-1]
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes a file system of a given size in bytes; skips where this user may not mount one."""
+    mounted: list[Path] = []
+
+    def make(size: int) -> Path:
+        place = tmp_path / "disk"
+        place.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if (
+            shutil.which("mount") is None
+            or subprocess.run(mount, capture_output=True, check=False).returncode
+        ):
+            pytest.skip("this user may not mount a file system")
+        mounted.append(place)
+        return place
+
+    yield make
+    for place in mounted:
+        subprocess.run(["umount", str(place)], check=True)

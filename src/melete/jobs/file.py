@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from melete import find
 from melete.errors import ConfigError, JobFileError, UnknownNameError
-from melete.runs.process import config_class, first_problem
+from melete.runs.process import config_class, first_problem, location
 
 Key = str | int
 
@@ -72,7 +72,7 @@ def read(path: Path) -> JobFile:
         job = JobFile.model_validate(values)
     except ValidationError as error:
         key, problem = first_problem(_model_at(error), error)
-        raise _error(path, node, error.errors()[0]["loc"], key, problem) from error
+        raise _error(path, node, location(error), key, problem) from error
     earlier: list[str] = []
     for number, step in enumerate(job.processes):
         _check_step(path, node, number, step, earlier)
@@ -164,24 +164,24 @@ def _check_step(path: Path, node: yaml.Node, number: int, step: Step, earlier: l
         cls(**step.config)
     except ValidationError as error:
         key, problem = first_problem(cls, error)
-        raise _error(path, node, (*here, "config", *error.errors()[0]["loc"]), key, problem) from error
+        raise _error(path, node, (*here, "config", *location(error)), key, problem) from error
     except ConfigError as error:
         raise _error(path, node, (*here, "config"), "config", str(error)) from error
 
 
 def _model_at(error: ValidationError) -> type[BaseModel]:
     """The model that a problem of a job file is in, for the list of known keys."""
-    return Step if len(error.errors()[0]["loc"]) > 2 else JobFile
+    return Step if len(location(error)) > 2 else JobFile
 
 
-def _error(path: Path, node: yaml.Node, location: tuple[Key, ...], key: str, problem: str) -> JobFileError:
-    return JobFileError(f"{path}:{_line(node, location)}: {key}: {problem}")
+def _error(path: Path, node: yaml.Node, place: tuple[Key, ...], key: str, problem: str) -> JobFileError:
+    return JobFileError(f"{path}:{_line(node, place)}: {key}: {problem}")
 
 
-def _line(node: yaml.Node, location: tuple[Key, ...]) -> int:
-    """Line of the deepest node along a location that is in the file; of its key where there is one."""
+def _line(node: yaml.Node, place: tuple[Key, ...]) -> int:
+    """Line of the deepest node along a place that is in the file; of its key where there is one."""
     line: int = node.start_mark.line + 1
-    for part in location:
+    for part in place:
         if isinstance(node, yaml.MappingNode):
             entry = next(((key, value) for key, value in node.value if key.value == part), None)
             if entry is None:
