@@ -8,8 +8,8 @@ from typing import Any
 
 import openai
 import pytest
-from llm.tiny import own_checkpoint
 
+from llm.tiny import own_checkpoint
 from melete.serve import echo, models
 from melete.serve.models import ServedModel
 from melete.serve.server import Server

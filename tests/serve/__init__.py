@@ -1,0 +1,1 @@
+"""Tests of the server, the chat page and the chat in the terminal."""
