@@ -26,16 +26,13 @@ SHOWN_FILES = 20
 def render(name: str, settings: Settings) -> str:
     """The card of a dataset by name or path; of a set that is not at hand, what its manifest says."""
     try:
-        dataset: Dataset | None = registry.open(name, settings)
-        missing = None
+        dataset = registry.open(name, settings)
     except DatasetError as error:
-        dataset, missing = None, error
-    if dataset is None:
-        manifest = registry.describe(name, settings)  # a name that nothing has is an error here
-        return (
-            "\n\n".join([*_head(manifest, manifest.fingerprint), f"## Data\n\n{missing}", *_files(manifest)])
-            + "\n"
-        )
+        if name.partition("@")[0] not in registry.names(settings):
+            raise
+        manifest = registry.describe(name, settings)
+        parts = [*_head(manifest, manifest.fingerprint), f"## Data\n\n{error}", *_files(manifest)]
+        return "\n\n".join(parts) + "\n"
     parts = [
         *_head(dataset.manifest, dataset.fingerprint),
         _splits(dataset),

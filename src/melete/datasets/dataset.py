@@ -185,15 +185,22 @@ def from_files(
     drawn_splits = {"train", "val"} if manifest.drawn_val else set()
     splits = [*manifest.splits, *(["val"] if manifest.drawn_val else [])]
 
+    entries = {entry.path: entry for entry in manifest.files}
+
     def locate(file: str) -> Path:
-        return verified.check(folder / file, manifest.entry(file), manifest.id, settings)
+        return verified.check(folder, [manifest.entry(file)], manifest.id, settings)[0]
+
+    def files(split: str) -> list[tuple[str, Path]]:
+        listed = [entries[path] for path in manifest.splits[split]]
+        paths = verified.check(folder, listed, manifest.id, settings)
+        return list(zip(manifest.splits[split], paths, strict=True))
 
     def drawn() -> Draw:
-        return _draw(manifest, [(path, locate(path)) for path in manifest.splits["train"]], settings)
+        return _draw(manifest, files("train"), settings)
 
     def make(split: str) -> list[Shard]:
         part = split if split in drawn_splits else ""
-        paths = [(path, locate(path)) for path in manifest.splits["train" if part else split]]
+        paths = files("train" if part else split)
         draw = drawn() if part else Draw(0.0, 0, 0, 0)
         converse = adapter(locate) if adapter else None
         groups = [[pair] for pair in paths if readers.is_rows(pair[1])]
@@ -212,7 +219,7 @@ def from_files(
         if split in drawn_splits:
             draw = drawn()
             return draw.val if split == "val" else draw.train
-        rows = [manifest.entry(path).rows for path in manifest.splits[split]]
+        rows = [entries[path].rows for path in manifest.splits[split]]
         return sum(row for row in rows if row is not None) if None not in rows else None
 
     return Dataset(
@@ -237,7 +244,7 @@ def _draw(manifest: Manifest, paths: list[tuple[str, Path]], settings: Settings)
         return Draw(*known)
     draw = _survey(manifest, paths)
     values = [draw.threshold, draw.passages, draw.train, draw.val]
-    verified.remember(settings, "drawn", _draw_key(manifest), values)
+    verified.remember(settings, "drawn", {_draw_key(manifest): values})
     return draw
 
 

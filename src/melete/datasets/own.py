@@ -53,8 +53,8 @@ def manifest_of(
         )
     relative = [file.relative_to(folder).as_posix() for file in files]
     entries = [
-        FileEntry(path=name, bytes=file.stat().st_size, sha256=verified.sha256(file, settings))
-        for name, file in zip(relative, files, strict=True)
+        FileEntry(path=name, bytes=file.stat().st_size, sha256=digest)
+        for name, file, digest in zip(relative, files, verified.digests(files, settings), strict=True)
     ]
     splits = _splits(relative)
     manifest = Manifest(

@@ -36,7 +36,7 @@ def open(name: str | Path, settings: Settings | None = None) -> Dataset:
         DatasetError: a path that does not exist, own data that cannot be read, or a known set that is not at hand.
     """
     settings = settings or settings_module.load()
-    if _is_path(str(name)):
+    if _is_path(str(name), settings):
         path = Path(name).expanduser()
         if not path.exists():
             raise DatasetError(f"There is no file or folder {path}.", next_step="Check the path.")
@@ -126,8 +126,10 @@ def _from_folder(manifest: Manifest, folder: Path, settings: Settings) -> Datase
     return from_files(manifest, folder, settings, make_reader)
 
 
-def _is_path(name: str) -> bool:
-    return "/" in name or name.startswith((".", "~")) or Path(name).is_file()
+def _is_path(name: str, settings: Settings) -> bool:
+    if "/" in name or name.startswith((".", "~")):
+        return True
+    return name.partition("@")[0] not in names(settings) and Path(name).exists()
 
 
 def _version(dataset: Dataset, version: str) -> Dataset:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +19,50 @@ from melete.errors import DatasetError
 from melete.settings import Settings
 
 
-def sha256(path: Path, settings: Settings) -> str:
-    """sha256 of a file, from memory if its size and modification time are those of the last time.
+def digests(paths: Sequence[Path], settings: Settings) -> list[str]:
+    """sha256 of files, from memory where size and modification time are those of the last time.
 
     Raises:
-        DatasetError: the file cannot be read.
+        DatasetError: a file cannot be read.
     """
-    try:
-        stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
-        memory = recall(settings, "verified")
-        known = memory.get(str(path.resolve()))
-        if isinstance(known, list) and known[:2] == stamp:
-            return str(known[2])
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read ({error.strerror}).") from error
-    remember(settings, "verified", str(path.resolve()), [*stamp, digest])
-    return digest
+    memory, new, found = recall(settings, "verified"), {}, []
+    for path in paths:
+        try:
+            stat = path.stat()
+            key, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
+            known = memory.get(key)
+            if not isinstance(known, list) or known[:2] != stamp:
+                with path.open("rb") as file:
+                    known = new[key] = [*stamp, hashlib.file_digest(file, "sha256").hexdigest()]
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read ({error.strerror}).") from error
+        found.append(str(known[2]))
+    if new:
+        remember(settings, "verified", new)
+    return found
 
 
-def check(path: Path, entry: FileEntry, dataset: str, settings: Settings) -> Path:
-    """Returns `path` after its size and checksum were compared with the manifest's.
+def check(folder: Path, entries: Sequence[FileEntry], dataset: str, settings: Settings) -> list[Path]:
+    """Paths of the files, after their sizes and checksums were compared with the manifest's.
 
     Raises:
-        DatasetError: the file is missing, has another size or another checksum.
+        DatasetError: a file is missing, has another size or another checksum.
     """
-    if not path.is_file():
-        raise DatasetError(
-            f"{dataset}: {path} is missing.",
-            allowed=f"The manifest lists it with {entry.bytes:,} bytes.",
-            next_step=f"Fetch the dataset again; its source is shown by: melete data card {dataset.split('@')[0]}",
-        )
-    size = path.stat().st_size
-    if size == entry.bytes:
-        digest = sha256(path, settings)
-        if digest == entry.sha256:
-            return path
-        found, expected = f"sha256 {digest}", f"sha256 {entry.sha256}"
-    else:
-        found, expected = f"{size:,} bytes", f"{entry.bytes:,} bytes"
-    raise DatasetError(
-        f"{dataset}: {path} is corrupt or another version: found {found}, expected {expected}.",
-        next_step="Fetch the file again, or add your version under its own name with: melete data add",
-    )
+    paths = [folder / entry.path for entry in entries]
+    for path, entry in zip(paths, entries, strict=True):
+        if not path.is_file():
+            raise DatasetError(
+                f"{dataset}: {path} is missing.",
+                allowed=f"The manifest lists it with {entry.bytes:,} bytes.",
+                next_step="Fetch the dataset again; its source is shown by: melete data card "
+                + dataset.split("@")[0],
+            )
+        if (size := path.stat().st_size) != entry.bytes:
+            raise _corrupt(dataset, path, f"{size:,} bytes", f"{entry.bytes:,} bytes")
+    for path, entry, digest in zip(paths, entries, digests(paths, settings), strict=True):
+        if digest != entry.sha256:
+            raise _corrupt(dataset, path, f"sha256 {digest}", f"sha256 {entry.sha256}")
+    return paths
 
 
 def forget(settings: Settings) -> None:
@@ -80,11 +80,18 @@ def recall(settings: Settings, memory: str) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def remember(settings: Settings, memory: str, key: str, value: Any) -> None:
+def remember(settings: Settings, memory: str, values: dict[str, Any]) -> None:
     """Adds to a memory, whole and then renamed; does nothing where the home folder cannot be written."""
     target = settings.datasets / f".{memory}.json"
     temporary = target.with_suffix(f".{os.getpid()}.tmp")
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({**recall(settings, memory), key: value}), encoding="utf-8")
+        temporary.write_text(json.dumps({**recall(settings, memory), **values}), encoding="utf-8")
         os.replace(temporary, target)
+
+
+def _corrupt(dataset: str, path: Path, found: str, expected: str) -> DatasetError:
+    return DatasetError(
+        f"{dataset}: {path} is corrupt or another version: found {found}, expected {expected}.",
+        next_step="Fetch the file again, or add your version under its own name with: melete data add",
+    )
