@@ -83,7 +83,7 @@ class HFRunner:
 
             from melete.llm.hf import merged_state
 
-            plain = model.get_base_model().config
+            plain = copy.deepcopy(model.get_base_model().config)
             own: Any = AutoModelForCausalLM.from_config(plain, dtype=self.dtype)  # type: ignore[no-untyped-call]
             own.load_state_dict(merged_state(model), strict=False)
             own.tie_weights()

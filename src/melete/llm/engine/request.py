@@ -6,6 +6,7 @@ a scoring request needs those of every position of its continuation and is done.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -13,6 +14,8 @@ import time
 from melete.llm.engine.api import FinishReason, Generation, Scored, Token
 from melete.llm.engine.sampling import RowSampler
 from melete.llm.engine.text import TextStream
+
+log = logging.getLogger(__name__)
 
 
 class Request:
@@ -98,9 +101,13 @@ class GenerationRequest(Request):
 
     def end(self, reason: FinishReason, error: str | None = None) -> None:
         """Ends it and tells the caller."""
-        if not self.finished:
+        if self.finished:
+            return
+        try:
             self.generation.finish(reason, error)
-            super().end(reason, error)
+        except Exception:  # the caller's `on_token`: nobody is left to tell
+            log.exception("The reader of a request failed at its end.")
+        super().end(reason, error)
 
     @property
     def last_token(self) -> int:

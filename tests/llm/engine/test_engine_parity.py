@@ -1,0 +1,157 @@
+"""The engine says what the model says: same tokens and log-probs as a forward pass over the whole text."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from melete.llm.engine import Engine, Sampling, score
+from melete.llm.lm import LM
+
+GREEDY = Sampling(max_tokens=12, temperature=0, stop_ids=())
+
+
+def prompts(count: int, longest: int, vocab: int, seed: int = 0) -> list[list[int]]:
+    draw = random.Random(seed)
+    return [[draw.randrange(vocab) for _ in range(draw.randint(1, longest))] for _ in range(count)]
+
+
+@torch.inference_mode()
+def logprobs_by_model(lm: LM, ids: list[int], begin: int) -> list[float]:
+    table = lm.logits(torch.tensor([ids]))[0].float().log_softmax(-1)
+    return [float(table[i - 1, ids[i]]) for i in range(begin, len(ids))]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"windows": "L"},
+        {"windows": "SSL", "depth": 4},
+        {"kv_heads": 4, "depth": 1},
+        {"kv_heads": 1, "heads": 2, "windows": "S"},
+    ],
+    ids=str,
+)
+def test_generate_mixed_lengths_equals_the_model_one_by_one(
+    shape: dict[str, Any], another: Callable[..., LM], by_model: Any
+) -> None:
+    lm = another(1, **shape)
+    engine = Engine(lm, slots=4, dtype=torch.float32, prefill_chunk=16)
+    texts = prompts(9, 70, 264)
+    for prompt, completion in zip(texts, engine.generate(texts, GREEDY), strict=True):
+        assert completion.token_ids == by_model(lm, prompt, 12)
+        assert completion.finish_reason == "length"
+
+
+def test_logprobs_of_generated_tokens_equal_the_models(lm: LM, engine: Engine) -> None:
+    texts = prompts(6, 40, 264, seed=2)
+    sampling = Sampling(max_tokens=8, temperature=1.3, top_k=40, seed=5, logprobs=3, stop_ids=())
+    for prompt, completion in zip(texts, engine.generate(texts, sampling), strict=True):
+        ids = prompt + completion.token_ids
+        assert completion.logprobs == pytest.approx(logprobs_by_model(lm, ids, len(prompt)), abs=1e-4)
+        assert [len(top) for top in completion.top] == [3] * 8
+        assert all(
+            top[0][1] >= logprob - 1e-6
+            for top, logprob in zip(completion.top, completion.logprobs, strict=True)
+        )
+
+
+def test_generate_in_bf16_stays_near_the_fp32_model(lm: LM) -> None:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU multiplies no bf16")
+    texts = prompts(5, 40, 264, seed=3)
+    sampling = Sampling(max_tokens=6, temperature=0, logprobs=0, stop_ids=())
+    for prompt, completion in zip(
+        texts, Engine(lm, slots=4, dtype=torch.bfloat16).generate(texts, sampling), strict=True
+    ):
+        ids = prompt + completion.token_ids
+        assert completion.logprobs == pytest.approx(logprobs_by_model(lm, ids, len(prompt)), abs=0.05)
+
+
+def test_score_of_continuations_equals_the_models_logprobs(lm: LM, engine: Engine) -> None:
+    texts = [text for text in prompts(8, 80, 264, seed=4) if len(text) > 4]
+    for text, scored in zip(texts, engine.score([(text[:3], text[3:]) for text in texts]), strict=True):
+        assert scored.logprobs == pytest.approx(logprobs_by_model(lm, text, 3), abs=1e-4)
+        assert not scored.greedy
+
+
+def test_score_of_the_greedy_continuation_says_greedy(lm: LM, by_model: Any) -> None:
+    prompt = prompts(1, 30, 264, seed=5)[0]
+    best = by_model(lm, prompt, 5)
+    other = [*best[:4], (best[4] + 1) % 264]
+    assert [scored.greedy for scored in score(lm, [(prompt, best), (prompt, other)])] == [True, False]
+
+
+def transformers_lm(family: str) -> LM:
+    import transformers
+
+    sizes = {
+        "vocab_size": 200, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
+    config = {
+        "llama": lambda: transformers.LlamaConfig(**sizes),
+        "qwen3": lambda: transformers.Qwen3Config(**sizes, head_dim=24, tie_word_embeddings=True),
+        "mistral": lambda: transformers.MistralConfig(**sizes, sliding_window=8),
+    }[family]()
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return LM(model, None, None, 96, "transformers", family, source=family)  # type: ignore[arg-type]
+
+
+def generate_by_transformers(lm: LM, prompt: list[int], count: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    out = lm.model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=count,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return list(map(int, out[0, len(prompt) :]))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
+def test_generate_with_a_transformers_model_equals_its_own_generate(family: str) -> None:
+    lm = transformers_lm(family)
+    engine = Engine(lm, slots=4, prefill_chunk=16)
+    texts = prompts(6, 60, 200)
+    for prompt, completion in zip(texts, engine.generate(texts, GREEDY), strict=True):
+        assert completion.token_ids == generate_by_transformers(lm, prompt, 12)
+
+
+def test_swap_of_a_transformers_model_uses_the_new_weights_and_leaves_the_callers_alone() -> None:
+    lm = transformers_lm("qwen3")
+    engine = Engine(lm, slots=2)
+    prompt = prompts(1, 30, 200)[0]
+    before = generate_by_transformers(lm, prompt, 12)
+    changed = {
+        name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in lm.model.state_dict().items()
+    }
+    engine.swap(changed)
+    assert generate_by_transformers(lm, prompt, 12) == before
+    lm.model.load_state_dict(changed)
+    assert engine.generate([prompt], GREEDY)[0].token_ids == generate_by_transformers(lm, prompt, 12)
+
+
+def test_generate_with_a_lora_adapter_folds_it_in() -> None:
+    peft = pytest.importorskip("peft")
+    lm = transformers_lm("qwen3")
+    lm.model = peft.get_peft_model(lm.model, peft.LoraConfig(r=4, target_modules="all-linear")).eval()
+    with torch.no_grad():
+        for name, parameter in lm.model.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    prompt = prompts(1, 30, 200)[0]
+    assert Engine(lm, slots=1).generate([prompt], GREEDY)[0].token_ids == generate_by_transformers(
+        lm, prompt, 12
+    )
