@@ -112,6 +112,6 @@ def test_every_file_starts_with_a_sentence() -> None:
     without = []
     for file in FILES:
         doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
-        if (doc or file.stat().st_size) and not (doc or "").split("\n")[0].endswith((".", ":")):
+        if (doc or file.stat().st_size) and not (doc or "").split("\n")[0].endswith((".", ":", "?")):
             without.append(str(file.relative_to(SOURCE)))
     assert without == []

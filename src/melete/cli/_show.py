@@ -11,7 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -41,17 +41,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[st
 
 
 def _rich_table(head: Sequence[str], cells: list[list[str]], right: Sequence[str]) -> None:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in head:
-        shown.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    console = Console()
+    gap = 2 if console.width >= 100 else 1
+    shown = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
+    for number, name in enumerate(head):
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        shown.add_column(name, justify=justify, overflow="fold", no_wrap=number == 0)
     for row in cells:
         shown.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
-    Console().print(shown)
+    console.print(shown)
 
 
 def text(value: Any) -> str:

@@ -75,7 +75,7 @@ class Run:
     @property
     def stopping(self) -> bool:
         """Whether the run was asked to stop: it saves and ends; on several ranks, once all of them know."""
-        return self._stop_agreed if _process_group() else self._stop_requested
+        return self._stop_agreed or (self._stop_requested and _process_group() is None)
 
     def stop(self) -> None:
         """Asks the run to stop after this step."""
