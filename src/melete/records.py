@@ -131,6 +131,25 @@ class ToolCall:
             "function": {"name": self.name, "arguments": self.arguments},
         }
 
+    @classmethod
+    def from_openai(cls, call: dict[str, Any], default_id: str) -> ToolCall:
+        """Reads a call in OpenAI's wire form; arguments that are an object instead of its text are written as text.
+
+        Raises:
+            ValueError: the function, its name or its arguments are missing or of a wrong type.
+        """
+        function = call.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise ValueError("a tool call needs 'function' with a 'name'")
+        arguments = function.get("arguments", "{}")
+        if isinstance(arguments, dict):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        if not isinstance(arguments, str):
+            raise ValueError(
+                f"arguments of {function['name']} are {type(arguments).__name__}, not an object as text"
+            )
+        return cls(str(call.get("id") or default_id), function["name"], arguments)
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -168,10 +187,7 @@ class Turn:
         if content is not None and not isinstance(content, str):
             raise ValueError(f"content of a {role} message is {type(content).__name__}, not text")
         calls = tuple(
-            ToolCall(
-                str(call.get("id", f"call_{i}")), call["function"]["name"], call["function"]["arguments"]
-            )
-            for i, call in enumerate(message.get("tool_calls") or ())
+            ToolCall.from_openai(call, f"call_{i}") for i, call in enumerate(message.get("tool_calls") or ())
         )
         return cls(role, content or "", calls, message.get("tool_call_id"))
 
@@ -200,7 +216,11 @@ class Conversation:
         messages = row.get("messages")
         if not isinstance(messages, list) or not messages:
             raise ValueError("a conversation needs a non-empty list 'messages'")
-        return cls(tuple(Turn.from_openai(m) for m in messages), tuple(row.get("tools") or ()))
+        tools = tuple(row.get("tools") or ())
+        for tool in tools:
+            if not isinstance(tool, dict) or not isinstance(tool.get("function"), dict):
+                raise ValueError("a tool is {'type': 'function', 'function': {'name': …, 'parameters': …}}")
+        return cls(tuple(Turn.from_openai(m) for m in messages), tools)
 
 
 @dataclass(frozen=True)

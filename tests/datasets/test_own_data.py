@@ -116,13 +116,36 @@ def test_documents_of_conversations_are_refused(tmp_path: Path, home: Settings) 
         next(dataset.documents("train"))
 
 
-def test_conversation_with_a_bad_role_names_file_and_line(tmp_path: Path, home: Settings) -> None:
-    bad = {"messages": [{"role": "narrator", "content": "x"}]}
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"messages": [{"role": "narrator", "content": "x"}]}, "role 'narrator' is not one of"),
+        ({"messages": []}, "a conversation needs a non-empty list 'messages'"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"name": "f"}]}]},
+            "a tool call needs 'function'",
+        ),
+        ({**CHAT, "tools": [{"name": "f"}]}, "a tool is"),
+        ({"messages": ["Hi"]}, "'str' object has no attribute 'get'"),
+    ],
+)
+def test_bad_conversation_names_file_and_line(
+    tmp_path: Path, home: Settings, bad: dict[str, object], message: str
+) -> None:
     lines(tmp_path / "train.jsonl", [CHAT, bad])
     lines(tmp_path / "val.jsonl", [CHAT])
     dataset = datasets.open(tmp_path, home)
-    with pytest.raises(DatasetError, match=r"train\.jsonl:2: not a conversation: role 'narrator'"):
+    with pytest.raises(DatasetError, match=rf"train\.jsonl:2: not a conversation: {message}"):
         list(dataset.conversations("train"))
+
+
+def test_tool_call_arguments_given_as_an_object_become_text(tmp_path: Path, home: Settings) -> None:
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    row = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]}]}
+    lines(tmp_path / "train.jsonl", [row])
+    lines(tmp_path / "val.jsonl", [row])
+    (read,) = datasets.open(tmp_path, home).conversations("train")
+    assert read.turns[1].tool_calls[0].arguments == '{"a": 1}'
 
 
 @pytest.mark.parametrize("form", ["files", "one long file", "rows"])
