@@ -78,7 +78,7 @@ def test_program_cannot_find_the_checks_in_its_memory() -> None:
         "while frame: seen += map(str, frame.f_locals.values()); frame = frame.f_back\n"
         "seen += [o for o in gc.get_objects() if isinstance(o, (dict, list, str))]\n"
         "text = ' '.join(map(str, seen))\n"
-        "print('candidate' in text, 'Adds two numbers' in text)"
+        "print('3 == )2 ,1(etadidnac'[::-1] in text, 'srebmun owt sddA'[::-1] in text)"
     )
     grade = _grade(body)
     # The program's own text is there to be found, the checks are not.

@@ -78,6 +78,17 @@ def test_unlink_by_the_posix_module_is_refused(level: str, tmp_path: Path) -> No
     assert victim.exists()
 
 
+@pytest.mark.parametrize("call", ["os.chmod(path, 0o777)", "os.utime(path, (0, 0))", "os.truncate(path, 0)"])
+def test_mode_time_and_length_of_a_file_of_the_host_stay(level: str, call: str, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("text")
+    before = victim.stat()
+    result = sandbox.run(f"import os; path = {str(victim)!r}; {call}")
+    after = victim.stat()
+    assert result.outcome == "failed"
+    assert (before.st_mode, before.st_mtime, before.st_size) == (after.st_mode, after.st_mtime, after.st_size)
+
+
 def test_fork_bomb_starts_no_process(level: str) -> None:
     result = sandbox.run("import os\nwhile True: os.fork()", QUICK)
     assert "PermissionError" in result.stderr
@@ -214,7 +225,7 @@ def test_kernel_without_namespaces_falls_back_to_landlock() -> None:
         "from melete.evals import sandbox\n"
         "from melete.evals.jail import kernel, seccomp\n"
         "seccomp.DENIED.clear(); seccomp.DENIED.update(unshare=(272, 97)); seccomp._unless = lambda *a: []\n"
-        "kernel.forbid_new_privileges(); seccomp.install(0)\n"
+        "kernel.forbid_new_privileges(); seccomp.install(0, False)\n"
         "print(sandbox.run('print(1)').protections, sandbox._unavailable)"
     )
     done = subprocess.run(
@@ -266,10 +277,17 @@ def test_ordinary_user_gets_a_user_namespace() -> None:
 
 def test_filter_tables_give_each_call_a_number_below_the_newest() -> None:
     numbers = [
-        number for table in (seccomp.DENIED, seccomp.MISSING) for pair in table.values() for number in pair
+        number
+        for table in (seccomp.DENIED, seccomp.CHANGES, seccomp.MISSING)
+        for pair in table.values()
+        for number in pair
     ]
     assert all(-1 <= number <= seccomp.NEWEST for number in numbers)
     for column in (0, 1):
-        used = [pair[column] for table in (seccomp.DENIED, seccomp.MISSING) for pair in table.values()]
+        used = [
+            pair[column]
+            for table in (seccomp.DENIED, seccomp.CHANGES, seccomp.MISSING)
+            for pair in table.values()
+        ]
         used = [number for number in used if number >= 0]
         assert len(used) == len(set(used))

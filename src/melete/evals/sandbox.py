@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import secrets
@@ -42,6 +43,8 @@ import melete
 from melete.errors import SandboxError
 
 SETUP_TIMEOUT_S = 30.0
+REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL, errno.ENOENT)
+"""Errors by which a kernel says that it does not offer a protection; any other is a failure."""
 SOURCE = Path(melete.__file__).parent.parent
 _START = "import sys; sys.path.insert(0, {!r}); from melete.evals.jail.child import main; main({}, {})"
 
@@ -153,15 +156,17 @@ def _run(
             refused.append(f"{level}: {_unavailable[level]}")
             continue
         lines, result = _attempt(program, limits, packages, level, grading)
-        reason = next((str(line["unavailable"]) for line in lines if "unavailable" in line), None)
-        if reason is None:
-            return result, (lines[-1].get("verdict") or {}) if lines else {}
-        _unavailable[level] = reason
+        if "unavailable" not in lines[-1]:
+            return result, lines[-1].get("verdict") or {}
+        reason = str(lines[-1]["unavailable"])
         refused.append(f"{level}: {reason}")
+        if lines[-1].get("errno") not in REFUSALS:
+            break  # out of memory, of namespaces, …: no reason to go on with less
+        _unavailable[level] = reason
     raise SandboxError(
         "The sandbox could not be set up"
         + (f" ({'; '.join(refused)})." if refused else f" on {sys.platform}."),
-        allowed="It needs Linux with user namespaces (or root), or Landlock (5.13 and newer).",
+        allowed="It needs Linux with user namespaces (or root), or Landlock (Linux 6.2 and newer).",
         next_step="In a container, allow user namespaces. Only for programs you trust: allow_weak=True.",
     )
 

@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 
 from melete.evals.task import Item
+from melete.metrics import success_rate
+from melete.metrics.intervals import normal_quantile
 from melete.records import Score
 
-Z = 1.959964
+Z = normal_quantile(0.95)
 
 
 def rate(name: str, items: Sequence[Item], note: str = "") -> Score:
@@ -19,9 +21,8 @@ def rate(name: str, items: Sequence[Item], note: str = "") -> Score:
     count = len(items)
     if not count:
         return Score(name, 0.0, 0, None, None, "no item")
-    right = sum(item.value for item in items)
-    low, high = wilson_interval(round(right), count)
-    return Score(name, right / count, count, low, high, note)
+    interval = success_rate(round(sum(item.value for item in items)), count)
+    return Score(name, interval.value, count, interval.low, interval.high, note)
 
 
 def ratio(name: str, items: Sequence[Item], note: str = "") -> Score:
@@ -43,18 +44,11 @@ def of_group(items: Sequence[Item], group: str) -> list[Item]:
 
 
 def cut_note(items: Sequence[Item]) -> str:
-    """Says how many prompts were longer than the model's context."""
+    """Says how many prompts were longer than the model's context and lost their beginning."""
     cut = sum(bool(item.detail.get("cut")) for item in items)
-    return f"{cut} of {len(items)} prompts cut to the context" if cut else ""
+    return f"{cut} prompts cut" if cut else ""
 
 
 def joined(*notes: str) -> str:
     """Notes that are not empty, with semicolons."""
     return "; ".join(note for note in notes if note)
-
-
-def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a rate (Wilson, 1927)."""
-    centre = (successes + Z**2 / 2) / (count + Z**2)
-    half = Z / (count + Z**2) * math.sqrt(successes * (count - successes) / count + Z**2 / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -27,7 +27,7 @@ def show(model: str, suite: str, results: Sequence[TaskResult]) -> str:
     table.add_column("note", overflow="fold")
     for result in results:
         for score in result.scores:
-            interval = f"{score.low:.4f} to {score.high:.4f}" if score.low is not None else ""
+            interval = f"[{score.low:.3f}, {score.high:.3f}]" if score.low is not None else ""
             value = f"{score.value:.4f}" if score.count else "-"
             table.add_row(score.name, value, interval, f"{score.count:,}", score.note)
         if result.skipped:

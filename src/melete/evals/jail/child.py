@@ -45,7 +45,7 @@ def main(report: int, checks: int) -> None:
     try:
         user_namespace = kernel.enter_namespaces() if spec["level"] == "namespaces" else False
     except OSError as error:
-        _write(report, {"unavailable": str(error)})
+        _write(report, {"unavailable": str(error), "errno": error.errno})
         return
     launcher = os.getpid()
     keeper = os.fork()
@@ -64,7 +64,7 @@ def _keep(
     try:
         protections = _shut_in(spec, user_id, user_namespace)
     except OSError as error:
-        _write(report, {"unavailable": str(error)})
+        _write(report, {"unavailable": str(error), "errno": error.errno})
         os._exit(1)
     if os.read(alive, 1) != b"1":  # the launcher died before `die_with_parent` took effect
         os._exit(1)
@@ -137,6 +137,7 @@ def _shut_in(spec: dict[str, Any], user_id: int, user_namespace: bool) -> list[s
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
     if spec["level"] == "landlock":
+        kernel.require_landlock()
         protections.append("landlock")
     if seccomp.supported():
         protections.append("seccomp")
@@ -148,7 +149,7 @@ def _last_locks(spec: dict[str, Any], may_signal: int) -> None:
     if spec["level"] == "landlock":
         kernel.restrict_files(_readable(spec), spec["work"])
     if seccomp.supported():
-        seccomp.install(may_signal)
+        seccomp.install(may_signal, shares_files=spec["level"] != "namespaces")
 
 
 def _readable(spec: dict[str, Any]) -> list[str]:

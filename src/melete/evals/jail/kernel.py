@@ -1,12 +1,13 @@
 """Kernel calls that the sandbox needs and Python 3.11 lacks, by ctypes: namespaces, mounts, capabilities, Landlock.
 
 Every function raises `OSError` with the name of the call that failed. Nothing here decides anything; `child.py` does.
-Linux 5.12 or newer for the mount tree (`mount_setattr`), 5.13 or newer for Landlock; x86-64 and arm64.
+Linux 5.12 or newer for the mount tree (`mount_setattr`), 6.2 or newer for Landlock; x86-64 and arm64.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import signal
@@ -28,8 +29,8 @@ _SYS_PIVOT_ROOT, _SYS_CAPSET = (41, 91) if MACHINE == "aarch64" else (155, 126)
 
 def _check(result: int, call: str) -> int:
     if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"{call}: {os.strerror(error)}")
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}")
     return result
 
 
@@ -115,20 +116,20 @@ def drop_capabilities() -> None:
     _check(_LIBC.syscall(_SYS_CAPSET, header, empty), "capset")
 
 
-def landlock_version() -> int:
-    """Version of Landlock in this kernel; 0 where there is none."""
-    return max(0, int(_LIBC.syscall(_SYS_LANDLOCK, None, ctypes.c_size_t(0), 1)))
+def require_landlock() -> None:
+    """Raises unless this kernel has Landlock 3 (Linux 6.2), the first that guards files against truncation."""
+    version = int(_LIBC.syscall(_SYS_LANDLOCK, None, ctypes.c_size_t(0), 1))
+    if version < 3:
+        raise OSError(errno.ENOSYS, f"landlock: version {max(version, 0)}, 3 is needed")
 
 
 def restrict_files(readable: list[str], writable: str) -> None:
     """Landlock: from now on only `readable` can be read and only `writable` can be changed.
 
-    Needs `no_new_privs`. It does not hide that a file exists (`stat` still answers).
+    Needs `no_new_privs`. It does not hide that a file exists (`stat` still answers), and does not guard modes, owners
+    and times of files; see `seccomp.CHANGES`.
     """
-    version = landlock_version()
-    if version < 1:
-        raise OSError("landlock is not in this kernel")
-    every = (1 << 13) - 1 | (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
+    every = (1 << 15) - 1  # the rights of version 3
     attributes = struct.pack("Q", every)
     rules = _check(_LIBC.syscall(_SYS_LANDLOCK, attributes, ctypes.c_size_t(8), 0), "landlock_create_ruleset")
     execute, write_file, read_file, read_folder = 1, 2, 4, 8

@@ -1,8 +1,9 @@
-"""The system calls that a program in the sandbox may not make, as a seccomp filter built from two tables.
+"""The system calls that a program in the sandbox may not make, as a seccomp filter built from three tables.
 
-`DENIED` fails with EPERM, `MISSING` with ENOSYS, so that the C library falls back to an older call. A few calls are
-allowed with one argument only (threads but no processes, signals to oneself). Calls newer than the tables fail with
-ENOSYS; a call of another processor mode kills the process. The filter is a deny list: it takes away the surfaces that
+`DENIED` fails with EPERM, and so does `CHANGES` (which Landlock leaves open) where the program sees the files of the
+host; `MISSING` fails with ENOSYS, so that the C library falls back to an older call. A few calls are allowed with one
+argument only (threads but no processes, signals to oneself). Calls newer than the tables fail with ENOSYS; a call of
+another processor mode kills the process. The filter is a deny list: it takes away the surfaces that
 matter (new processes, other programs, sockets, tracing, mounts, keys, BPF, io_uring), it does not prove that what is
 left has no kernel bug. Numbers: Linux `syscall_64.tbl` and `asm-generic/unistd.h`.
 """
@@ -41,6 +42,14 @@ DENIED = {
     "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "migrate_pages": (256, 238),
     "move_pages": (279, 239), "mknod": (133, -1), "mknodat": (259, 33),
+    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semctl": (66, 191),
+    "msgget": (68, 186), "msgctl": (71, 187), "mq_open": (240, 180), "mq_unlink": (241, 181),
+}  # fmt: skip
+CHANGES = {
+    "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, -1),
+    "fchown": (93, 55), "lchown": (94, -1), "fchownat": (260, 54), "utime": (132, -1), "utimes": (235, -1),
+    "utimensat": (280, 88), "futimesat": (261, -1), "setxattr": (188, 5), "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
 }  # fmt: skip
 MISSING = {"clone3": (435, 435), "openat2": (437, 437)}
 NEWEST = 462
@@ -58,13 +67,14 @@ def supported() -> bool:
     return kernel.MACHINE in _ARCH
 
 
-def install(may_signal: int) -> None:
+def install(may_signal: int, shares_files: bool) -> None:
     """Puts the filter on this process for ever; needs `no_new_privs`.
 
     Args:
         may_signal: the only process that may be sent a signal.
+        shares_files: whether the files of the host are in sight.
     """
-    code = program(may_signal)
+    code = program(may_signal, shares_files)
     size = len(code) // 8
     buffer = ctypes.create_string_buffer(code)
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", size, ctypes.addressof(buffer)))
@@ -73,8 +83,8 @@ def install(may_signal: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl SECCOMP")
 
 
-def program(may_signal: int) -> bytes:
-    """The filter as BPF instructions of 8 bytes; see `install`."""
+def program(may_signal: int, shares_files: bool) -> bytes:
+    """The filter as BPF instructions of 8 bytes; arguments as for `install`."""
     architecture, column = _ARCH[kernel.MACHINE]
     code = [
         _op(_LOAD, _ARCHITECTURE),
@@ -83,7 +93,8 @@ def program(may_signal: int) -> bytes:
         _op(_LOAD, _NUMBER),
     ]
     code += _when(_AT_LEAST, NEWEST + 1, errno.ENOSYS)
-    for table, error in ((DENIED, errno.EPERM), (MISSING, errno.ENOSYS)):
+    changes = CHANGES if shares_files else {}
+    for table, error in ((DENIED, errno.EPERM), (changes, errno.EPERM), (MISSING, errno.ENOSYS)):
         for numbers in table.values():
             if numbers[column] >= 0:
                 code += _when(_EQUAL, numbers[column], error)

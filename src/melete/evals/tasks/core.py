@@ -92,7 +92,7 @@ class Task:
             assert score.high is not None
             variance += ((score.high - score.low) / (2 * scoring.Z) / (1 - chance)) ** 2
             note = scoring.joined(
-                f"centred {centre:+.3f}, chance {chance:.3f}",
+                f"centred {centre:+.3f}",
                 "subset, not comparable" if SUBSET in str(form["file"]) else "",
                 scoring.cut_note(of_group),
             )

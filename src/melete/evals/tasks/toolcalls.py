@@ -80,9 +80,7 @@ class Task:
         return [
             scoring.rate("toolcalls", scoring.of_group(items, "call"), "name and arguments exact"),
             scoring.rate("toolcalls/restraint", scoring.of_group(items, "talk"), "no call where none is due"),
-            scoring.rate(
-                "toolcalls/reliability", proposed, "proposed calls that fit an offered tool; not executed"
-            ),
+            scoring.rate("toolcalls/reliability", proposed, "proposed calls that fit a tool; not executed"),
         ]
 
     def solve(self, rows: Sequence[Row]) -> Solution:
