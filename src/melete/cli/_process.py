@@ -12,13 +12,14 @@ import typing
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from melete import find
 from melete.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
     from melete.records import RunRecord
 
 

@@ -8,6 +8,7 @@ has one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from melete import find
@@ -109,6 +110,10 @@ def _resolve(mark: Input, ref: str, settings: Settings) -> str:
 
         dataset = datasets.open(ref, settings)
         return f"{dataset.manifest.name}@{dataset.manifest.version}"
+    if mark.what == "model" and (Path(ref) / "config.json").is_file():
+        return "transformers folder"
+    if mark.what == "model" and ref.count("/") == 1 and not Path(ref).exists():
+        return "hub id, looked up when it runs"
     folder = refs.checkpoint(settings, ref, mark.kinds)
     return (
         f"{folder.parent.parent.name}:{int(folder.name.removeprefix('step_'))}"

@@ -14,7 +14,7 @@ class come the CLI flags, the job-file schema and the resolved config of a run. 
 
 A field that names an input says so, and `--dry-run` then resolves and verifies it:
 
-    base: Annotated[str, Input("checkpoint", kinds=("llm",))] = Field("latest", description="Run or checkpoint.")
+    base: Annotated[str, Input("model", kinds=("llm",))] = Field("latest", description="Run, folder or hub id.")
     data: Annotated[str, Input("dataset")] = Field("", description="Dataset name; empty is the default text.")
 
 A process file may also hold `plan(config) -> list[tuple[name, value, reason]]`: derived values, which `--dry-run` and
@@ -41,11 +41,12 @@ class Input:
     """Marks a config field as the name of an input; an empty string or None is no input.
 
     Args:
-        what: a checkpoint (by run reference) or a dataset (by name or path).
+        what: a checkpoint (by run reference), a model (a checkpoint, or a transformers folder or hub id) or a dataset
+            (by name or path).
         kinds: kinds of checkpoint that fit.
     """
 
-    what: Literal["checkpoint", "dataset"]
+    what: Literal["checkpoint", "model", "dataset"]
     kinds: tuple[str, ...] = ()
 
 
