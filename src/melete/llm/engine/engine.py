@@ -395,7 +395,7 @@ class Engine:
         targets = self._tensor(request.targets[begin : begin + logits.size(0)])[:, None]
         chosen = logits.gather(1, targets)
         logprobs = chosen - logits.logsumexp(-1, keepdim=True)
-        greedy = chosen >= logits.amax(-1, keepdim=True)
+        greedy = logits.argmax(-1, keepdim=True) == targets  # of equal ones the first, as in sampling
         try:
             whole = request.take(logprobs[:, 0].tolist(), greedy[:, 0].tolist())
         except ValueError as problem:
