@@ -36,7 +36,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a random model over bytes."""
     tokenizer = Tokenizer([bytes([i]) for i in range(256)])
     shape = GPTConfig(tokenizer.vocab_size, CONTEXT, depth=2, width=32, heads=2, kv_heads=2)
-    weights = {name: p.detach() for name, p in GPT(shape).initialize(0).named_parameters()}
+    # Random weights everywhere: the initial ones give every token the same probability.
+    draw = torch.Generator().manual_seed(0)
+    weights = {name: 0.3 * torch.randn(p.shape, generator=draw) for name, p in GPT(shape).named_parameters()}
     run = Run(tmp_path_factory.mktemp("run"))
     path = save_model(run, stage="pretrain", step=1, model_config=shape, weights=weights, tokenizer=tokenizer)
     assert path is not None
