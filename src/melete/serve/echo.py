@@ -40,7 +40,7 @@ def load(context: int = 4096) -> LM:
         context: most tokens of prompt and answer.
     """
     tokenizer = Tokenizer([bytes([byte]) for byte in range(256)])
-    return LM(None, tokenizer, MeleteChat(tokenizer), context, "melete", "echo")
+    return LM(None, tokenizer, MeleteChat(tokenizer), context, kind="melete", name="echo", source="echo")
 
 
 @dataclass

@@ -170,7 +170,7 @@ def load(
 
     target = resolve_device(device)
     lm = llm.load(ref, settings, target)
-    folder = llm.checkpoint_folder(ref, settings) if lm.record is not None else None
+    folder = Path(lm.source) if lm.record is not None else None
     engine = Engine(lm, slots=slots, waiting=waiting)
     return ServedModel(name or _name(lm, folder), lm, engine, ref, folder)
 

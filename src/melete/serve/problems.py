@@ -78,8 +78,9 @@ def context_too_long(prompt: int, wanted: int, context: int, param: str) -> Prob
     """400: prompt and answer together do not fit into the model's context (all in tokens)."""
     return Problem(
         400,
-        f"This model's maximum context length is {context} tokens, but the request needs {prompt + wanted}: {prompt} in the prompt "
-        f"and {wanted} for the answer. Shorten the prompt or lower max_tokens.",
+        # The first words are OpenAI's; clients such as litellm know the error by them.
+        f"This model's maximum context length is {context} tokens, but the request needs {prompt + wanted}: "
+        f"{prompt} in the prompt and {wanted} for the answer. Shorten the prompt or lower max_tokens.",
         param=param,
         code="context_length_exceeded",
     )
