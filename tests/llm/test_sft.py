@@ -158,7 +158,7 @@ def test_sft_a_gradient_of_nothing_moves_nothing(base: Path) -> None:
     from melete.llm.learner import OwnLearner
 
     lm = lms.load_checkpoint(base, torch.device("cpu"), torch.float32)
-    learner = OwnLearner(lm, own_rates(lm, 1.0, 512))
+    learner = OwnLearner(lm, own_rates(lm, 1.0))
     tokens = torch.zeros(1, 64, dtype=torch.int64)
     learner.loss(tokens, tokens).backward()
     learner.step(1.0)

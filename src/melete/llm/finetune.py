@@ -7,16 +7,18 @@ batch of a finetuning is small, and unscaled rates undo the base in its first st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from melete.llm import lm as lms
 from melete.llm.config import compute_dtype
 from melete.llm.distributed import SINGLE, World
-from melete.llm.learner import Learner, OwnLearner, TransformersLearner, lora_of
+from melete.llm.learner import Learner, OwnLearner, TransformersLearner, lora_of, token_losses
 from melete.llm.lm import LM
 from melete.llm.optim import Rates
 from melete.records import CheckpointRecord
@@ -26,16 +28,20 @@ from melete.settings import Settings
 
 FULL_RATE = 2e-5
 """AdamW's rate for a whole transformers model."""
+RL_FRACTION = 0.1
+"""Rates of RL against those of SFT."""
 LORA_RATE = 2e-4
 """AdamW's rate for an adapter: ten times the full one (Schulman et al. 2025, "LoRA Without Regret")."""
+
+Losses = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a finetuning begins: its learner, the base's name, and the checkpoint that it goes on from, if any."""
+    """Where a finetuning begins: the learner, what it came from first, and the checkpoint it goes on from."""
 
     learner: Learner
-    base: str
+    source: str
     resumed: Path | None
     record: CheckpointRecord | None
 
@@ -57,7 +63,6 @@ def begin(
     base: str,
     device: torch.device,
     fraction: float,
-    batch_tokens: int,
     lora_rank: int = 0,
     world: World = SINGLE,
 ) -> Start:
@@ -69,7 +74,6 @@ def begin(
         base: what `lm.load` takes.
         device: where to train.
         fraction: share of the full learning rates.
-        batch_tokens: tokens of an optimizer step.
         lora_rank: rank of a new adapter, 0 for none.
         world: the ranks that train together.
 
@@ -81,12 +85,12 @@ def begin(
     lora = lora_of(lm, lora_rank)
     learner: Learner
     if lm.kind == "melete":
-        learner = OwnLearner(lm, own_rates(lm, fraction, batch_tokens), world)
+        learner = OwnLearner(lm, own_rates(lm, fraction), world)
     else:
         rate = (LORA_RATE if lora else FULL_RATE) * fraction
         learner = TransformersLearner(lm, rate, lora, world)
     if resumed is None:
-        return Start(learner, lm.name, None, None)
+        return Start(learner, lm.source, None, None)
     learner.restore(resumed)
     record = checkpoints.read(resumed)
     run.rewind(record.step - 1)
@@ -98,7 +102,18 @@ def open_base(ref: str, settings: Settings, device: torch.device, lora: bool) ->
     return lms.load(ref, settings, device, compute_dtype(device) if lora else torch.float32)
 
 
-def own_rates(lm: LM, fraction: float, batch_tokens: int) -> Rates:
-    """Rates of our own model: a fraction of the plan of its depth for a batch of this size."""
+def reference(start: Start, settings: Settings, device: torch.device) -> Losses:
+    """Token losses of the model that the run started from, frozen."""
+    lm = lms.load(start.source, settings, device, compute_dtype(device))
+    lm.model.requires_grad_(False)
+
+    def losses(tokens: Tensor, targets: Tensor) -> Tensor:
+        return token_losses(lm, tokens, targets)
+
+    return losses
+
+
+def own_rates(lm: LM, fraction: float) -> Rates:
+    """Rates of our own model: a fraction of those of pretraining."""
     f = fraction
     return Rates(matrix=0.01 * f, embed=0.1 * f, value_embed=0.1 * f, head=0.004 * f, scalar=0.01 * f)

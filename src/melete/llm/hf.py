@@ -76,7 +76,7 @@ def load_checkpoint(folder: Path, record: CheckpointRecord, device: torch.device
         outcome: Any = peft.set_peft_model_state_dict(lm.model, tensors)
         if outcome.unexpected_keys:
             raise CheckpointError(f"{folder} holds an adapter that does not fit {base}.")
-        lm.name, lm.record = name, record
+        lm.name, lm.source, lm.record = name, str(folder), record
         return lm
     transformers = _transformers()
     with tempfile.TemporaryDirectory() as scratch:
@@ -89,7 +89,7 @@ def load_checkpoint(folder: Path, record: CheckpointRecord, device: torch.device
             model.generation_config = transformers.GenerationConfig.from_pretrained(scratch)
     load_weights(model, tensors, str(folder))
     lm = _lm(model.to(device), tokenizer, base, name)
-    lm.record = record
+    lm.source, lm.record = str(folder), record
     return lm
 
 
@@ -185,7 +185,7 @@ def _lm(model: Any, tokenizer: Any, base: str, name: str) -> LM:
     stop_ids = ends if isinstance(ends, list) else [ends] if ends is not None else []
     text_config = model.config.get_text_config()
     context = int(getattr(text_config, "max_position_embeddings", 2048))
-    return LM(model, tokenizer, TemplateChat(tokenizer, stop_ids), context, "transformers", name, base=base)
+    return LM(model, tokenizer, TemplateChat(tokenizer, stop_ids), context, "transformers", name, base, base)
 
 
 def _transformers() -> Any:

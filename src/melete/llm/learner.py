@@ -102,8 +102,7 @@ class OwnLearner:
 
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """See `Learner.token_losses`."""
-        losses: Tensor = self.model(tokens, targets, reduction="none")
-        return losses
+        return token_losses(self.lm, tokens, targets)
 
     def step(self, scale: float) -> float:
         """See `Learner.step`."""
@@ -150,26 +149,14 @@ class TransformersLearner:
         self.names = [name for name, p in self.model.named_parameters() if p.requires_grad]
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
-        self.dtype = compute_dtype(lm.device)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """See `Learner.loss`."""
         return self.token_losses(tokens, targets).sum()
 
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """See `Learner.token_losses`; logits are made only for columns in which some row has a target."""
-        columns = (targets != IGNORE).any(0).nonzero()[:, 0]
-        losses = torch.zeros(targets.shape, dtype=torch.float32, device=tokens.device)
-        if not len(columns):
-            return losses
-        mixed = self.dtype != torch.float32
-        with torch.autocast(tokens.device.type, self.dtype) if mixed else contextlib.nullcontext():
-            logits = self.model(input_ids=tokens, logits_to_keep=columns, use_cache=False).logits
-        picked = targets[:, columns]
-        flat = F.cross_entropy(
-            logits.float().flatten(0, 1), picked.flatten(), ignore_index=IGNORE, reduction="none"
-        )
-        return losses.index_copy(1, columns, flat.view(picked.shape))
+        """See `Learner.token_losses`."""
+        return token_losses(self.lm, tokens, targets)
 
     def step(self, scale: float) -> float:
         """See `Learner.step`."""
@@ -230,6 +217,34 @@ class TransformersLearner:
             if parameter in self.optimizer.state
             for key in STATE
         }
+
+
+def token_losses(lm: LM, tokens: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of each target, (B, T) fp32, 0 where there is none.
+
+    Of a transformers model logits are made only for columns in which some row has a target.
+
+    Args:
+        lm: the model.
+        tokens: (B, T) int64.
+        targets: (B, T) int64, -1 where there is none.
+    """
+    if lm.kind == "melete":
+        own: Tensor = lm.model(tokens, targets, reduction="none")
+        return own
+    columns = (targets != IGNORE).any(0).nonzero()[:, 0]
+    losses = torch.zeros(targets.shape, dtype=torch.float32, device=tokens.device)
+    if not len(columns):
+        return losses
+    dtype = compute_dtype(tokens.device)
+    mixed = dtype != torch.float32
+    with torch.autocast(tokens.device.type, dtype) if mixed else contextlib.nullcontext():
+        logits = lm.model(input_ids=tokens, logits_to_keep=columns, use_cache=False).logits
+    picked = targets[:, columns]
+    flat = F.cross_entropy(
+        logits.float().flatten(0, 1), picked.flatten(), ignore_index=IGNORE, reduction="none"
+    )
+    return losses.index_copy(1, columns, flat.view(picked.shape))
 
 
 STATE = ("exp_avg", "exp_avg_sq", "step")

@@ -34,6 +34,7 @@ class LM:
         context: most tokens a sequence may have, prompt and answer together.
         kind: `melete` or `transformers`.
         name: what to call it, such as the run's name.
+        source: what `load` takes to load exactly this model again: a checkpoint folder, or a folder or hub id.
         base: for `transformers`, the folder or hub id that the weights came from first.
         record: the checkpoint it was loaded from, None for a transformers folder.
     """
@@ -44,6 +45,7 @@ class LM:
     context: int
     kind: str
     name: str
+    source: str
     base: str | None = None
     record: CheckpointRecord | None = None
 
@@ -138,7 +140,7 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> L
         return _load_own(folder, device, dtype)
     except (MeleteError, OSError):
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder} cannot be loaded as a language model: {error}") from error
 
 
@@ -148,12 +150,5 @@ def _load_own(folder: Path, device: torch.device, dtype: torch.dtype) -> LM:
 
     model, tokenizer, record = load_model(folder, device, dtype)
     run_name = folder.parent.parent.name
-    return LM(
-        model,
-        tokenizer,
-        MeleteChat(tokenizer),
-        model.config.context,
-        "melete",
-        run_name,
-        record=record,
-    )
+    chat = MeleteChat(tokenizer)
+    return LM(model, tokenizer, chat, model.config.context, "melete", run_name, str(folder), record=record)

@@ -48,7 +48,7 @@ def train(config: Config, run: Run) -> None:
     world, device = join(resolve_device(config.device))
     start = finetune.begin(
         run, settings, base=config.base, device=device, fraction=config.rate,
-        batch_tokens=config.batch_tokens, lora_rank=config.lora_rank, world=world,
+        lora_rank=config.lora_rank, world=world,
     )  # fmt: skip
     learner = start.learner
     context = row_length(config.context, learner.lm.context)
@@ -60,7 +60,7 @@ def train(config: Config, run: Run) -> None:
     for source in sources:
         run.datasets[source.name] = source.fingerprint
         run.say(f"{source.name}: {len(source):,} conversations")
-    run.say(describe(config, plan, learner, start.base))
+    run.say(describe(config, plan, learner, start.source))
     rows = Rows(sources, context, config.seed, start.position.get("rows"))
 
     for step in run.steps(plan.steps, start=start.step):
@@ -76,7 +76,7 @@ def train(config: Config, run: Run) -> None:
         if run.should_save(step, config.save_every):
             learner.save(
                 run, stage="sft", step=step + 1, data_position={"rows": rows.position},
-                config={"started_from": start.base, "data": config.data},
+                config={"started_from": start.source, "data": config.data},
             )  # fmt: skip
         if val and run.should_save(step, config.val_every):
             val_loss = evaluate(learner, val[world.rank :: world.size], world)

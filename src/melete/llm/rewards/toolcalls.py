@@ -9,6 +9,7 @@ Limit: the wording of a text answer is not judged.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from melete import datasets
 from melete.llm.chat import call_arguments
@@ -16,6 +17,8 @@ from melete.llm.rewards import Problem
 from melete.records import Conversation, ToolCall, Turn
 from melete.settings import Settings
 
+MOST_CONVERSATIONS = 4_000
+"""Far more than a practice draws; making all of the dataset takes seconds."""
 RIGHT_TOOL = 0.2
 RIGHT_ARGUMENTS = 0.4
 
@@ -31,7 +34,8 @@ class Task:
     def problems(self, split: str) -> list[Problem]:
         """Decisions of the assistant in the order of the dataset; the answer is the tuple of calls, possibly empty."""
         found = []
-        for conversation in datasets.open("toolcalls", self.settings).conversations(split):
+        every = datasets.open("toolcalls", self.settings).conversations(split)
+        for conversation in islice(every, MOST_CONVERSATIONS):
             for i, turn in enumerate(conversation.turns):
                 if turn.role == "assistant" and i and conversation.turns[i - 1].role == "user":
                     asked = Conversation(conversation.turns[:i], conversation.tools)
