@@ -10,6 +10,7 @@ Limit: the CPU form keeps the probabilities, B·H·T·T/2 numbers per layer, whi
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -52,6 +53,13 @@ def window_mask(
     return (keys <= rows) & (keys > rows - window)
 
 
+@functools.lru_cache(maxsize=256)
+def bias(start: int, end: int, first: int, window: int, dtype: torch.dtype) -> Tensor:
+    """(rows, keys) on the CPU: 0 where a row of start … end may see a key of first … end, else -inf."""
+    seen = window_mask(start, end, first, end, window, torch.device("cpu"))
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
+
+
 class _RowBlocks(torch.autograd.Function):
     """Causal attention over blocks of query rows, with the gradient by hand."""
 
@@ -67,8 +75,7 @@ class _RowBlocks(torch.autograd.Function):
             first = max(0, start - window + 1)
             rows = q[:, :, start:end].reshape(B, K, G * (end - start), D)
             scores = rows @ k[:, :, first:end].mT
-            hidden = ~window_mask(start, end, first, end, window, q.device)
-            scores.view(B, K, G, end - start, end - first).masked_fill_(hidden, float("-inf"))
+            scores.view(B, K, G, end - start, end - first).add_(bias(start, end, first, window, q.dtype))
             probs = torch.softmax(scores, dim=-1)
             out[:, :, start:end] = (probs @ v[:, :, first:end]).view(B, H, end - start, D)
             kept.append(probs)

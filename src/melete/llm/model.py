@@ -22,41 +22,25 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melete.errors import ConfigError
 from melete.llm.attention import causal_attention
 from melete.llm.config import GPTConfig
 from melete.llm.loss import softcap_cross_entropy, softcap_logits
+from melete.llm.ops import norm, normed_rotary, relu_squared
 
 SHARPNESS = 1.44
 """Scores of unit-norm q and k are cosines; this sharpens them beyond 1 / √D."""
 
 
-def norm(x: Tensor) -> Tensor:
-    """RMS norm over the last dimension, without gain."""
-    return F.rms_norm(x, (x.size(-1),))
-
-
-def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates channel pairs (d, d + D/2) by position (RoPE, arXiv:2104.09864).
-
-    Args:
-        x: (…, T, H, D).
-        cos: (T, 1, D/2).
-        sin: (T, 1, D/2).
-    """
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-
-
 def rotary_tables(config: GPTConfig, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """fp32 cos and sin, (T, 1, D/2) for the whole context."""
+    """fp32 cos and sin, (T, D) for the whole context; both halves of D are alike."""
     half = config.head_dim // 2
     frequencies = config.rope_base ** (-torch.arange(half, dtype=torch.float32, device=device) / half)
     angles = torch.arange(config.context, dtype=torch.float32, device=device)[:, None] * frequencies
-    return angles.cos()[:, None], angles.sin()[:, None]
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
 
 
 def has_value_embedding(layer: int, depth: int) -> bool:
@@ -85,21 +69,21 @@ class Block(nn.Module):
             self.value_scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor, x0: Tensor, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x, x0 (B, T, C); tokens (B, T); cos, sin (T, 1, D/2) → (B, T, C)."""
+        """x, x0 (B, T, C); tokens (B, T); cos, sin (T, D) → (B, T, C)."""
         x = self.residual * x + self.shortcut * x0
         x = x + self.attention(norm(x), tokens, cos, sin)
-        return cast(Tensor, x + self.down(F.relu(self.up(norm(x))).square()))
+        return cast(Tensor, x + self.down(relu_squared(self.up(norm(x)))))
 
     def attention(self, x: Tensor, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """x (B, T, C) → (B, T, C)."""
         B, T, _ = x.shape
         H, K, D = self.config.heads, self.config.kv_heads, self.config.head_dim
-        q, k, v = self.qkv(x).view(B, T, H + 2 * K, D).split((H, K, K), dim=2)
+        heads = self.qkv(x).view(B, T, H + 2 * K, D).transpose(1, 2)  # (B, H + 2K, T, D)
+        qk, v = heads[:, : H + K], heads[:, H + K :]
         if self.value_embed is not None and self.value_scale is not None:
-            v = v + self.value_scale * self.value_embed(tokens).view(B, T, K, D)
-        q = rotary(norm(q), cos, sin) * (SHARPNESS / D**0.5)
-        k = rotary(norm(k), cos, sin)
-        y = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), self.window)
+            v = v + self.value_scale * self.value_embed(tokens).view(B, T, K, D).transpose(1, 2)
+        qk = normed_rotary(qk, cos, sin)
+        y = causal_attention(qk[:, :H] * (SHARPNESS / D**0.5), qk[:, H:], v, self.window)
         mixed: Tensor = self.out(y.transpose(1, 2).reshape(B, T, H * D))
         return mixed
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from melete.llm.config import Rates as Rates
 from melete.llm.distributed import SINGLE, World
 from melete.llm.model import GPT
 
@@ -40,33 +41,6 @@ POLAR_EXPRESS = (
     (2.3465413581996377, -1.7097828382687081, 0.42323551169305323),
 )
 """Coefficients of the five iterations, from the paper (its safety factor and cushion)."""
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Learning rates and their companions; `plan` derives them from depth and batch.
-
-    Attributes:
-        matrix: Muon's rate: the root-mean-square change of an orthogonal update times √(max(1, rows / columns)).
-        embed: AdamW's rate of the token embedding.
-        value_embed: AdamW's rate of the value embeddings.
-        head: AdamW's rate of the output matrix.
-        scalar: AdamW's rate of the learned numbers per layer.
-        momentum: Muon's Nesterov momentum.
-        beta1: AdamW's first decay.
-        beta2: AdamW's second decay.
-        weight_decay: cautious decay of the matrices, per unit of rate.
-    """
-
-    matrix: float
-    embed: float
-    value_embed: float
-    head: float
-    scalar: float
-    momentum: float = 0.95
-    beta1: float = 0.8
-    beta2: float = 0.95
-    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
