@@ -51,9 +51,10 @@ def row(split: str, index: int, seed: int = 0) -> Conversation:
     """The conversation at an index of a split."""
     attempt = 0
     while True:
-        conversation = shapes.conversation(Draw(f"{seed}/{split}/{index}/{attempt}"))
+        draw = Draw(f"{seed}/{split}/{index}/{attempt}")
+        conversation = shapes.conversation(draw)
         if _side(conversation) == split:
-            return conversation
+            return shapes.casual(draw, conversation)
         attempt += 1
 
 

@@ -6,12 +6,14 @@ with an assistant turn. Most fit in 256 tokens of a small vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 
 from melete import find
 from melete.datasets.toolcalls import chatter
+from melete.datasets.toolcalls.domains.calculator import CALCULATOR
 from melete.datasets.toolcalls.drawing import Draw, Need, Step, Tool, compact
 from melete.records import Conversation, ToolCall, Turn
 
@@ -23,6 +25,7 @@ SYSTEM = [
     "Answer briefly. Use the tools when they help.",
     "You are Melete, a small and friendly language model.",
 ]
+GREETINGS = ["Hello, ", "Hey, ", "OK, ", "Hi Melete, "]
 Story = list[Turn]
 
 
@@ -146,6 +149,24 @@ def conversation(draw: Draw) -> Conversation:
     raise AssertionError("the shares are exhausted only past their sum")
 
 
+def casual(draw: Draw, conversation: Conversation) -> Conversation:
+    """The same conversation as people type it: now and then a small first letter, no full stop, a word of greeting."""
+    turns = (
+        dataclasses.replace(turn, content=_typed(draw, turn.content)) if turn.role == "user" else turn
+        for turn in conversation.turns
+    )
+    return dataclasses.replace(conversation, turns=tuple(turns))
+
+
+def _typed(draw: Draw, text: str) -> str:
+    if draw.chance(0.15):
+        text = text.rstrip(".?!")
+    greeting = draw.pick(GREETINGS) if draw.chance(0.05) else ""
+    if (greeting or draw.chance(0.15)) and text[1:2].islower():
+        text = text[0].lower() + text[1:]
+    return greeting + text
+
+
 @lru_cache(1)
 def _domains() -> list[str]:
     return find.names(DOMAINS)
@@ -193,8 +214,10 @@ def _system(draw: Draw) -> list[Turn]:
 
 
 def _others(draw: Draw, most: int, taken: set[str]) -> list[Tool]:
-    """Up to `most` tools that the story does not need."""
+    """Up to `most` tools that the story does not need, and often the calculator, which a chat has at hand."""
     found: dict[str, Tool] = {}
+    if draw.chance(0.2) and CALCULATOR.name not in taken:
+        found[CALCULATOR.name] = CALCULATOR
     for _ in range(draw.number(0, most)):
         tool = _need(draw).step.tool
         if tool.name not in taken:

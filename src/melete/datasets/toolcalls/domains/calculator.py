@@ -30,6 +30,7 @@ def need(draw: Draw) -> Need:
     ask = draw.pick(
         [
             "What is {x}?",
+            "What's {x}?",
             "Calculate {x}.",
             "How much is {x}?",
             "Work out {x}.",
@@ -102,18 +103,18 @@ def chain(draw: Draw) -> Chain:
 
 
 def _product(draw: Draw) -> tuple[str, str, Fraction]:
-    a, b = draw.number(2, 99), draw.number(2, 99)
+    a, b = draw.number(2, draw.pick([12, 99, 999])), draw.number(2, draw.pick([12, 99, 999]))
     return (
-        draw.pick([f"{a} times {b}", f"{a} x {b}", f"{a} * {b}", f"{a} multiplied by {b}"]),
+        draw.pick([f"{a} times {b}", f"{a} x {b}", f"{a} * {b}", f"{a}*{b}", f"{a} multiplied by {b}"]),
         f"{a} * {b}",
         Fraction(a * b),
     )
 
 
 def _sum(draw: Draw) -> tuple[str, str, Fraction]:
-    a, b = draw.number(2, 999), draw.number(2, 999)
+    a, b = draw.number(2, draw.pick([99, 999, 9999])), draw.number(2, draw.pick([99, 999, 9999]))
     return (
-        draw.pick([f"{a} plus {b}", f"{a} + {b}", f"the sum of {a} and {b}"]),
+        draw.pick([f"{a} plus {b}", f"{a} + {b}", f"{a}+{b}", f"the sum of {a} and {b}"]),
         f"{a} + {b}",
         Fraction(a + b),
     )
@@ -122,7 +123,11 @@ def _sum(draw: Draw) -> tuple[str, str, Fraction]:
 def _difference(draw: Draw) -> tuple[str, str, Fraction]:
     b, rest = draw.number(2, 500), draw.number(1, 500)
     a = b + rest
-    return draw.pick([f"{a} minus {b}", f"{a} - {b}", f"{a} take away {b}"]), f"{a} - {b}", Fraction(rest)
+    return (
+        draw.pick([f"{a} minus {b}", f"{a} - {b}", f"{a}-{b}", f"{a} take away {b}"]),
+        f"{a} - {b}",
+        Fraction(rest),
+    )
 
 
 def _quotient(draw: Draw) -> tuple[str, str, Fraction]:
@@ -132,7 +137,7 @@ def _quotient(draw: Draw) -> tuple[str, str, Fraction]:
         if draw.chance(0.7) or b not in (2, 4, 5, 8, 10, 20, 25)
         else draw.number(3, 400)
     )
-    return draw.pick([f"{a} divided by {b}", f"{a} / {b}"]), f"{a} / {b}", Fraction(a, b)
+    return draw.pick([f"{a} divided by {b}", f"{a} / {b}", f"{a}/{b}"]), f"{a} / {b}", Fraction(a, b)
 
 
 def _percent(draw: Draw) -> tuple[str, str, Fraction]:

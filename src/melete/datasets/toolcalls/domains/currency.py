@@ -1,6 +1,8 @@
-"""Money in another currency, at an invented rate."""
+"""Money in another currency, at rates near those of 2026."""
 
 from __future__ import annotations
+
+from fractions import Fraction
 
 from melete.datasets.toolcalls.drawing import Chain, Draw, Missing, Need, Step, Tool, tool
 from melete.datasets.toolcalls.words import GOODS
@@ -14,6 +16,17 @@ CODES = {
     "INR": "rupees",
     "SEK": "kronor",
     "CAD": "Canadian dollars",
+}
+
+PER_EURO = {
+    "EUR": Fraction(1),
+    "USD": Fraction("1.12"),
+    "GBP": Fraction("0.86"),
+    "JPY": Fraction(165),
+    "CHF": Fraction("0.94"),
+    "INR": Fraction(97),
+    "SEK": Fraction("11.2"),
+    "CAD": Fraction("1.55"),
 }
 
 
@@ -31,8 +44,8 @@ def need(draw: Draw) -> Need:
     """Convert an amount."""
     convert, source, target = _tool(draw)
     one, other = draw.some(list(CODES), 2)
-    amount, cents = draw.number(2, 900), draw.number(100, 99_999)
-    result = f"{cents // 100}.{cents % 100:02d}"
+    amount = draw.number(2, 900)
+    result = _exchanged(draw, amount, one, other)
     ask = draw.pick(
         [
             "How much is {a} {x} in {y}?",
@@ -63,8 +76,8 @@ def chain(draw: Draw) -> Chain:
     convert, source, target = _tool(draw)
     price = tool("get_price", "Price of a product in EUR.", product="string")
     good, code = draw.pick(GOODS), draw.pick([code for code in CODES if code != "EUR"])
-    euros, cents = draw.number(5, 400), draw.number(500, 60_000)
-    result = f"{cents // 100}.{cents % 100:02d}"
+    euros = draw.number(5, 400)
+    result = _exchanged(draw, euros, "EUR", code)
     ask = draw.pick(
         [
             "What does the {g} cost in {y}?",
@@ -77,3 +90,9 @@ def chain(draw: Draw) -> Chain:
         Step(convert, {"amount": euros, source: "EUR", target: code}, {"amount": result}),
     ]
     return Chain(ask, steps, f"The {good} costs {euros} euros, which is {result} {CODES[code]}.")
+
+
+def _exchanged(draw: Draw, amount: int, one: str, other: str) -> str:
+    """The amount in the other currency; the rate is up to 3 % off, as rates are from day to day."""
+    cents = amount * PER_EURO[other] / PER_EURO[one] * draw.number(970, 1030) / 10
+    return f"{int(cents) // 100}.{int(cents) % 100:02d}"

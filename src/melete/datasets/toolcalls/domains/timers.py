@@ -36,6 +36,7 @@ def _timer(draw: Draw) -> Need:
     ask = draw.pick(
         [
             "Set a timer of {m} minutes{p}.",
+            "Set a timer for {m} minutes{p}.",
             "Start a {m} minute timer{p}.",
             "Wake me in {m} minutes{p}.",
             "Timer{p}: {m} minutes.",

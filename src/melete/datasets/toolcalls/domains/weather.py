@@ -27,22 +27,24 @@ def need(draw: Draw) -> Need:
     weather, key = _tool(draw)
     city, day = draw.pick(CITIES), draw.pick(WHEN)
     step = _step(draw, weather, key, city, day)
+    when = "" if day == "today" and draw.chance(0.5) else f" {day}"
     ask = draw.pick(
         [
-            "What is the weather in {city} {day}?",
-            "How is the weather in {city} {day}?",
-            "Tell me the weather for {city} {day}.",
-            "Weather in {city} {day}, please.",
-            "What will it be like in {city} {day}?",
-            "Is it warm in {city} {day}?",
-            "I am in {city} {day}. What weather should I expect?",
-            "Check the weather in {city} for {day}.",
-            "How cold is it in {city} {day}?",
-            "Do I need an umbrella in {city} {day}?",
-            "Give me the forecast for {city} {day}.",
-            "Can you look up the weather in {city} {day}?",
+            "What is the weather in {city}{when}?",
+            "What's the weather in {city}{when}?",
+            "How is the weather in {city}{when}?",
+            "Tell me the weather for {city}{when}.",
+            "Weather in {city}{when}, please.",
+            "What is it like in {city}{when}?",
+            "Is it warm in {city}{when}?",
+            "I am in {city}{when}. What weather should I expect?",
+            "Check the weather in {city}{when}.",
+            "How cold is it in {city}{when}?",
+            "Do I need an umbrella in {city}{when}?",
+            "Give me the forecast for {city}{when}.",
+            "Can you look up the weather in {city}{when}?",
         ]
-    ).format(city=city, day=day)
+    ).format(city=city, when=when)
     sky, degrees = step.result["sky"], step.result["temp_c"]
     answer = draw.pick(
         [
