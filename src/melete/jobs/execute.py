@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from melete import find
 from melete import settings as settings_module
 from melete.errors import MeleteError, RunStateError, StorageError
 from melete.jobs.plan import derived
-from melete.records import RunRecord, RunState
+from melete.jobs.signals import stop_signals
+from melete.records import RunRecord, RunState, move
 from melete.runs import folder as folders
 from melete.runs import provenance, report
 from melete.runs.heartbeat import beating
@@ -71,26 +69,22 @@ def execute(
     """
     options = options or Options()
     config = parse_config(process, values)
+    limit = options.limit_batches
     if rank() > 0:
         record = RunRecord("silent", process, RunState.RUNNING, time.time())
-        return _execute(
-            None, record, config, Run(None, limit_batches=options.limit_batches), options.settings
-        )
+        return _execute(None, record, config, Run(None, limit_batches=limit), options.settings)
     path, record = folders.create(
         options.settings,
         process,
         name=options.name,
         job=options.job,
         step_name=options.step_name,
-        limit_batches=options.limit_batches,
+        limit_batches=limit,
     )
     write_config(path, config)
     if opened is not None:
         opened(record.id)
-    with beating(path, lambda: index(path, options.settings)):
-        return _execute(
-            path, record, config, Run(path, limit_batches=options.limit_batches), options.settings
-        )
+    return _execute(path, record, config, Run(path, limit_batches=limit), options.settings)
 
 
 def resume(path: Path, options: Options | None = None) -> RunRecord:
@@ -104,20 +98,12 @@ def resume(path: Path, options: Options | None = None) -> RunRecord:
     record = folders.read(path)
     record.limit_batches = options.limit_batches or record.limit_batches
     config = parse_config(record.process, read_config(path))
-    run = Run(path, limit_batches=record.limit_batches, resuming=True)
     if rank() > 0:
-        run = Run(None, limit_batches=record.limit_batches, resuming=True, source=path)
-        return _execute(None, record, config, run, options.settings)
+        silent = Run(None, limit_batches=record.limit_batches, resuming=True, source=path)
+        return _execute(None, record, config, silent, options.settings)
     _refuse_if_nothing_to_resume(record)
-    with beating(path, lambda: index(path, options.settings)):
-        _refuse_if_nothing_to_resume(folders.read(path))  # another process may have continued it in between
-        if run.latest_checkpoint() is None:
-            run.rewind(-1)  # it starts over, and so do its figures
-        record.resumed += 1
-        record.error = None
-        if record.state is not RunState.QUEUED:
-            folders.set_state(path, record, RunState.QUEUED)
-        return _execute(path, record, config, run, options.settings)
+    run = Run(path, limit_batches=record.limit_batches, resuming=True)
+    return _execute(path, record, config, run, options.settings)
 
 
 def _refuse_if_nothing_to_resume(record: RunRecord) -> None:
@@ -128,7 +114,7 @@ def _refuse_if_nothing_to_resume(record: RunRecord) -> None:
         )
     if record.state is RunState.RUNNING:
         raise RunStateError(
-            f"Run {record.id} is {record.state} in process {record.pid} on {record.host}.",
+            f"Run {record.id} is running in process {record.pid} on {record.host}.",
             next_step=f"Stop it first with: melete runs stop {record.id}",
         )
 
@@ -138,42 +124,54 @@ def _execute(
 ) -> RunRecord:
     """Calls `main` between a begin and an end that the run folder keeps; a silent run (no path) keeps nothing."""
     state = RunState.FAILED
-    _begin(path, record)
-    try:
-        if path is not None:
-            provenance.record(path, seed=config.seed)
-            write_plan(path, record.process, config)
-        seed_all(config.seed, rank())
-        with stop_signals(run):
+    index = Index(path, settings)
+    with beating(path, index.note) if path else nullcontext(), stop_signals(run):
+        _begin(path, record, run)
+        try:
+            if path is not None:
+                folders.reserve(path)
+                provenance.record(path, seed=config.seed)
+                write_plan(path, record.process, config)
+            seed_all(config.seed, rank())
             find.process(record.process).main(config, run)
-        state = RunState.STOPPED if run.stopping else RunState.SUCCEEDED
-    except KeyboardInterrupt:
-        state = RunState.STOPPED
-        record.error = "aborted by a second signal"
-        raise
-    except MeleteError as error:
-        record.error = str(error)
-        raise
-    except Exception as error:
-        record.error = f"{type(error).__name__}: {error}"
-        with suppress(StorageError):
-            run.note(traceback.format_exc())
-        raise
-    finally:
-        _end(path, record, state, run, settings)
+            state = RunState.STOPPED if run.stopping else RunState.SUCCEEDED
+        except KeyboardInterrupt:
+            state = RunState.STOPPED
+            record.error = "aborted by a second signal"
+            raise
+        except MeleteError as error:
+            record.error = str(error)
+            raise
+        except Exception as error:
+            record.error = f"{type(error).__name__}: {error}"
+            with suppress(StorageError):
+                run.note(traceback.format_exc())
+            raise
+        finally:
+            _end(path, record, state, run)
+            index.note()
     return record
 
 
-def _begin(path: Path | None, record: RunRecord) -> None:
+def _begin(path: Path | None, record: RunRecord, run: Run) -> None:
+    """Marks the run as running; the heartbeat's lock is held, so only one process at a time comes here."""
+    if path is None:
+        return
+    if run.resuming:
+        _refuse_if_nothing_to_resume(folders.read(path))  # another process may have continued it meanwhile
+        if run.latest_checkpoint() is None:
+            run.rewind(-1)  # it starts over, and so do its figures
+        record.resumed += 1
+        record.error = None
+        if record.state is not RunState.QUEUED:
+            record.state = move(record.state, RunState.QUEUED)
     record.started_s, record.ended_s = time.time(), None
     record.pid, record.host = os.getpid(), socket.gethostname()
     record.pid_started_s = folders.process_start_s(os.getpid())
-    if path is not None:
-        folders.set_state(path, record, RunState.RUNNING)
-        folders.reserve(path)
+    folders.set_state(path, record, RunState.RUNNING)
 
 
-def _end(path: Path | None, record: RunRecord, state: RunState, run: Run, settings: Settings) -> None:
+def _end(path: Path | None, record: RunRecord, state: RunState, run: Run) -> None:
     """Keeps how a run ended: the record first, then what can be made again from the folder."""
     record.ended_s = time.time()
     record.result = run.result
@@ -193,44 +191,27 @@ def _end(path: Path | None, record: RunRecord, state: RunState, run: Run, settin
         report.write(path)
     except Exception as error:  # the run has ended and is kept: a report can be made again
         print(f"warning: the report was not written: {error}", file=sys.stderr)
-    index(path, settings)
 
 
-def index(path: Path, settings: Settings) -> None:
-    """Notes the run in the database; the run does not depend on it, so a database that is away is a warning."""
-    from melete.store import index as runs
+class Index:
+    """Notes a run in the database, which it does not depend on: one that is away is a single warning."""
 
-    try:
-        runs.record(replace(settings, home=path.parent.parent), path)
-    except MeleteError as error:
-        print(f"warning: {error}", file=sys.stderr)
+    def __init__(self, path: Path | None, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+        self.away = False
 
+    def note(self) -> None:
+        """Writes what the folder says."""
+        if self.path is None or self.away:
+            return
+        from melete.store import index
 
-@contextmanager
-def stop_signals(run: Run) -> Iterator[None]:
-    """SIGINT and SIGTERM ask the run to stop, the second one raises KeyboardInterrupt; restored at the end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        run.stop()
-        if not run.silent:  # straight to the descriptor: a print may be interrupted in the middle
-            os.write(
-                2, f"\n{signal.Signals(number).name}: stopping after this step; once more aborts\n".encode()
-            )
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            index.record(replace(self.settings, home=self.path.parent.parent), self.path)
+        except MeleteError as error:
+            self.away = True
+            print(f"warning: {error}", file=sys.stderr)
 
 
 def rank() -> int:

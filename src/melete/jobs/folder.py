@@ -61,7 +61,7 @@ def alive(record: JobRecord) -> bool:
     """Whether the process of a running job still lives; one on another host is believed."""
     if record.host != socket.gethostname() or record.pid is None:
         return True
-    return folders.process_start_s(record.pid) == record.pid_started_s
+    return folders.same_process(record.pid, record.pid_started_s)
 
 
 def newest(settings: Settings, file: Path) -> Path | None:

@@ -83,9 +83,13 @@ def write(folder: Path, record: RunRecord) -> None:
     Raises:
         StorageError: the disk is full or the folder cannot be written; the record before stays.
     """
-    replace_file(
-        folder / "run.json", json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False) + "\n"
-    )
+    text = json.dumps(dataclasses.asdict(record), indent=1, ensure_ascii=False, default=plain)
+    replace_file(folder / "run.json", text + "\n")
+
+
+def plain(value: Any) -> Any:
+    """What JSON has no word for: numbers of numpy and torch as numbers, anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -172,7 +176,7 @@ def set_state(folder: Path, record: RunRecord, state: RunState) -> None:
 def alive(folder: Path, record: RunRecord) -> bool:
     """Whether the process of a running run still lives, as far as this host can know."""
     if record.host == socket.gethostname() and record.pid is not None:
-        return process_start_s(record.pid) == record.pid_started_s
+        return same_process(record.pid, record.pid_started_s)
     try:
         beat_s = (folder / HEARTBEAT).stat().st_mtime
     except OSError:
@@ -180,15 +184,24 @@ def alive(folder: Path, record: RunRecord) -> bool:
     return time.time() - beat_s < BEAT_LIMIT_S
 
 
+def same_process(pid: int, started_s: float | None) -> bool:
+    """Whether the process that had this id when it started at this time still lives.
+
+    A few seconds of difference are allowed: the start is counted from the boot, whose time moves with the clock.
+    """
+    now_s = process_start_s(pid)
+    return now_s is not None and started_s is not None and abs(now_s - started_s) < 5
+
+
 def process_start_s(pid: int) -> float | None:
-    """When a process started (seconds, rounded), or None if there is no such process or it is a zombie."""
+    """When a process started (seconds), or None if there is no such process or it is a zombie."""
     import psutil
 
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
-        return float(round(process.create_time()))
+        return float(process.create_time())
     except psutil.Error:
         return None
 

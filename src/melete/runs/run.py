@@ -23,7 +23,7 @@ from typing import Any
 from melete.errors import TrainingError
 from melete.runs import checkpoints
 from melete.runs.clock import Clock
-from melete.runs.folder import replace_file, storage_error
+from melete.runs.folder import plain, replace_file, storage_error
 from melete.runs.lines import LineFile, read_json_lines
 from melete.runs.progress import Display, display
 from melete.runs.provenance import keep_datasets
@@ -118,7 +118,8 @@ class Run:
             return
         if self._metrics is None:
             self._metrics = LineFile(self.folder / "metrics.jsonl")
-        self._metrics.append(json.dumps({"step": step, "time_s": round(time.time(), 3), **values}))
+        line = {"step": step, "time_s": round(time.time(), 3), **values}
+        self._metrics.append(json.dumps(line, default=plain))
 
     def rewind(self, step: int) -> None:
         """Drops the metrics after `step`, so that a resumed run's curve has each step once."""

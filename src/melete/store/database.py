@@ -70,7 +70,7 @@ def open_engine(url: str) -> Engine:
             raise ArgumentError(parsed.get_backend_name())
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
-        return sqlalchemy.create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": WAIT_S})
+        return sqlalchemy.create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigError(
             "MELETE_DATABASE is not the URL of a database that Melete can use.",
