@@ -181,10 +181,8 @@ def from_files(
     manifest: Manifest, folder: Path, settings: Settings, adapter: MakeConverse | None = None
 ) -> Dataset:
     """A dataset whose files lie in `folder`; they are checked when a split is first read."""
-
     drawn_splits = {"train", "val"} if manifest.drawn_val else set()
     splits = [*manifest.splits, *(["val"] if manifest.drawn_val else [])]
-
     entries = {entry.path: entry for entry in manifest.files}
 
     def locate(file: str) -> Path:

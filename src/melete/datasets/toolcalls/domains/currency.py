@@ -1,4 +1,4 @@
-"""Money in another currency, at rates near those of 2026."""
+"""Money in another currency, at plausible but invented rates."""
 
 from __future__ import annotations
 
