@@ -24,7 +24,7 @@ from melete.datasets.readers import Item
 from melete.errors import DatasetError
 
 LEFT_OUT = {
-    "__pycache__", "config", "encodings", "idle_test", "idlelib", "lib2to3", "site-packages", "test", "tests",
+    "__pycache__", "dist-packages", "encodings", "idle_test", "idlelib", "lib2to3", "site-packages", "test", "tests",
 }  # fmt: skip
 VAL_FRACTION = 0.03
 SHARDS = {"train": 8, "val": 1}
