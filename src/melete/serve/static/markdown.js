@@ -11,7 +11,10 @@ const KEEP = {
 let tools = null;
 export const ready = libraries.then((loaded) => {
   const purify = loaded && (loaded[1].default ?? globalThis.DOMPurify);
-  if (purify) tools = { marked: loaded[0].marked, purify };
+  if (!purify) return;
+  // HTML in an answer is shown as the model wrote it.
+  const html = ({ text }) => text.replace(/[&<>"]/g, (character) => `&#${character.charCodeAt(0)};`);
+  tools = { marked: new loaded[0].Marked({ renderer: { html }, gfm: true, breaks: true, async: false }), purify };
 });
 
 /** Puts `text` into `element`, as Markdown where that is possible. */
@@ -21,7 +24,7 @@ export function show(element, text) {
     element.textContent = text;
     return;
   }
-  const html = tools.marked.parse(text, { gfm: true, breaks: true, async: false });
+  const html = tools.marked.parse(text);
   element.innerHTML = tools.purify.sanitize(html, KEEP);
   for (const link of element.querySelectorAll("a")) {
     link.target = "_blank";
