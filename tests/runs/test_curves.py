@@ -56,7 +56,7 @@ def test_charts_put_loss_first_and_validation_beside_it() -> None:
 
 
 def test_charts_leave_out_what_is_no_curve() -> None:
-    assert curves.charts(rows(loss=[1.0], text=[float("nan"), math.inf])) == []
+    assert curves.charts(rows(loss=[1.0], text=[float("nan"), math.inf], epoch=[0, 0, 0])) == []
 
 
 def test_chart_over_decades_has_a_log_axis() -> None:
@@ -66,7 +66,7 @@ def test_chart_over_decades_has_a_log_axis() -> None:
 
 
 def test_chart_of_a_constant_is_drawn_in_the_middle() -> None:
-    (chart,) = curves.charts(rows(rate=[2.0, 2.0]))
+    chart = curves.chart("rate", {"rate": [(0, 2.0), (1, 2.0)]})
     heights = {point.split(",")[1] for point in chart.lines[0].path.split()}
     assert len(heights) == 1
     assert curves.TOP < float(heights.pop()) < curves.HEIGHT - curves.BOTTOM

@@ -59,7 +59,9 @@ def systems() -> list[str]:
     return sorted({name.partition(".")[0] for name in find.processes()})
 
 
-@click.group("melete", cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "melete", cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(message="melete %(version)s", package_name="melete")
 def root() -> None:
     """A lab on one machine in which models practise acting and prove that they got better.

@@ -19,7 +19,7 @@ from melete.settings import Settings
 
 @dataclass(frozen=True)
 class Value:
-    """One config value; `given` is whether it differs from the default."""
+    """One config value; `given` is whether it was given, so not the default."""
 
     key: str
     value: Any
@@ -70,10 +70,7 @@ def plan(
         MeleteError: an input does not exist or does not fit.
     """
     config = parse_config(process, given)
-    defaults = {
-        key: field.get_default(call_default_factory=True) for key, field in type(config).model_fields.items()
-    }
-    values = [Value(key, getattr(config, key), getattr(config, key) != defaults[key]) for key in defaults]
+    values = [Value(key, getattr(config, key), key in given) for key in type(config).model_fields]
     found = inputs(config, settings, pending)
     waiting = any(_waits(item.ref, pending) for item in found)
     return Plan(process, values, found, [] if waiting else derived(process, config))

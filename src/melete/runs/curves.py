@@ -58,13 +58,17 @@ class Chart:
 
 
 def charts(metrics: Sequence[dict[str, Any]]) -> list[Chart]:
-    """One chart for each figure with two points or more; `loss` and `val_loss` share one."""
+    """One chart for each figure that changes over the steps; `loss` and `val_loss` share one."""
     series: dict[str, list[Point]] = {}
     for row in metrics:
         for key, value in row.items():
             if key not in ("step", "time_s") and isinstance(value, (int, float)) and math.isfinite(value):
                 series.setdefault(key, []).append((float(row["step"]), float(value)))
-    series = {key: points for key, points in series.items() if len({step for step, _ in points}) > 1}
+    series = {
+        key: points
+        for key, points in series.items()
+        if len({step for step, _ in points}) > 1 and len({value for _, value in points}) > 1
+    }
     groups: dict[str, list[str]] = {}
     for key in sorted(series, key=_rank):
         title = key.removeprefix("val_").removeprefix("train_")

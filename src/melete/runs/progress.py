@@ -72,10 +72,8 @@ class PlainDisplay:
             return
         self.said_s, self.said_at = now_s, done
         left_s = (now_s - self.began_s) / max(1, done - self.start) * (self.total - done)
-        shown = figures(values)
-        self.say(
-            f"{self.what} {done:,}/{self.total:,}  {shown}{'  ' if shown else ''}{duration(left_s)} left"
-        )
+        left = f"{duration(left_s)} left" if done < self.total else f"in {duration(now_s - self.began_s)}"
+        self.say("  ".join(filter(None, (f"{self.what} {done:,}/{self.total:,}", figures(values), left))))
 
     def say(self, text: str) -> None:
         """Prints a line."""

@@ -140,13 +140,13 @@ def _results(result: dict[str, Any]) -> tuple[list[dict[str, Any]], list[tuple[s
 
 
 def _samples(path: Path) -> dict[str, list[tuple[int, str]]]:
-    """Samples by name, newest step first."""
+    """Samples by name, each with the newest step first."""
     samples: dict[str, list[tuple[int, str]]] = {}
     for file in sorted(path.glob("*_*.txt"), reverse=True):
         step, _, name = file.stem.partition("_")
         if step.isdecimal():
             samples.setdefault(name, []).append((int(step), _text(file)[:SAMPLE_CHARACTERS]))
-    return samples
+    return dict(sorted(samples.items()))
 
 
 def _config(path: Path) -> dict[str, Any]:
