@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from melete.llm.engine import Engine, Sampling, score
+from melete.llm.engine import Engine, Sampling, cache, score
 from melete.llm.lm import LM
 
 GREEDY = Sampling(max_tokens=12, temperature=0, stop_ids=())
@@ -45,6 +47,28 @@ def test_generate_mixed_lengths_equals_the_model_one_by_one(
     for prompt, completion in zip(texts, engine.generate(texts, GREEDY), strict=True):
         assert completion.token_ids == by_model(lm, prompt, 12)
         assert completion.finish_reason == "length"
+
+
+@pytest.mark.parametrize("span_rows", [1, 3])
+def test_generate_with_rows_cut_into_spans_equals_the_model(
+    span_rows: int, monkeypatch: pytest.MonkeyPatch, lm: LM, by_model: Any
+) -> None:
+    monkeypatch.setattr(cache, "SPAN_ROWS", span_rows)
+    monkeypatch.setattr(cache, "WORTH_A_CUT", 1)
+    texts = prompts(12, 70, 264, seed=8)
+    engine = Engine(lm, slots=8, dtype=torch.float32)
+    for prompt, completion in zip(texts, engine.generate(texts, GREEDY), strict=True):
+        assert completion.token_ids == by_model(lm, prompt, 12)
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=40))
+def test_spans_cover_all_rows_and_every_length(lengths: list[int]) -> None:
+    spans = cache.spans_of(lengths, 2048)
+    assert [row for span in spans for row in range(span.begin, span.end)] == list(range(len(lengths)))
+    for span in spans:
+        filled = [length for length in lengths[span.begin : span.end] if length]
+        assert span.length == max(filled, default=1)
+        assert span.aligned == (len(set(filled)) <= 1)
 
 
 def test_logprobs_of_generated_tokens_equal_the_models(lm: LM, engine: Engine) -> None:

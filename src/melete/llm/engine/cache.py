@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,12 @@ from torch import Tensor
 
 QUERY_BLOCK = 128
 """Query rows per block of prefill attention on the CPU: a block multiplies only with the keys it may see."""
+
+SPAN_ROWS = 8
+"""Rows that are not cut apart any more."""
+
+WORTH_A_CUT = 1 << 18
+"""Bytes of keys and values that take as long to read as the calls which one more span costs."""
 
 CLEAN_STEP = 64
 """Positions are zeroed this many at a time before they are first read, so that memory grows with use."""
@@ -124,26 +130,58 @@ class SlotCache:
         return (base[: positions.size(0) * K].view(-1, K) + positions[:, None]).flatten()
 
 
+class Span(NamedTuple):
+    """Neighbouring rows `begin … end - 1` that attend over the same `length`; `aligned` if each fills all of it."""
+
+    begin: int
+    end: int
+    length: int
+    aligned: bool
+
+
+def spans_of(lengths: Sequence[int], bytes_per_position: int) -> list[Span]:
+    """Cuts the rows of a decode step into spans, so that short rows do not read as far as the longest one.
+
+    Args:
+        lengths: tokens that each row attends over, 0 for a row without a request.
+        bytes_per_position: what one more position of a row costs to read; a cut must save `WORTH_A_CUT` of it.
+    """
+    spans: list[Span] = []
+    for begin in range(0, len(lengths), SPAN_ROWS):
+        rows = lengths[begin : begin + SPAN_ROWS]
+        filled = [length for length in rows if length] or [1]
+        span = Span(begin, begin + len(rows), max(filled), min(filled) == max(filled))
+        if spans:
+            last = spans[-1]
+            longest = max(last.length, span.length)
+            read = (last.end - last.begin) * (longest - last.length) + len(rows) * (longest - span.length)
+            if read * bytes_per_position < WORTH_A_CUT:
+                aligned = last.aligned and span.aligned and last.length == span.length
+                spans[-1] = Span(last.begin, span.end, longest, aligned)
+                continue
+        spans.append(span)
+    return spans
+
+
 class DecodePass:
     """One new token for each of the rows 0 … B-1.
 
     Args:
         cache: the cache.
         positions: (B,) where each row's token goes; `context` for rows without a running request.
-        length: tokens to attend over, at least each running row's position + 1.
-        aligned: every running row is at position `length` - 1, so nothing needs a mask.
+        spans: the rows with the lengths they attend over, at least their position + 1; one span off the CPU.
     """
 
-    def __init__(self, cache: SlotCache, positions: Tensor, length: int, aligned: bool) -> None:
+    def __init__(self, cache: SlotCache, positions: Tensor, spans: Sequence[Span]) -> None:
         self.cache = cache
-        self.rows = positions.size(0)
-        self.length = length
-        self._index = cache.row_index(positions)
-        self._columns = torch.arange(length, device=positions.device)
-        self._seen = None if aligned else self._columns <= positions[:, None]
-        self._bias: dict[int, Tensor] = {}
-        self._ring_index: dict[int, Tensor] = {}
+        self.spans = spans
         self._positions = positions
+        self._index = cache.row_index(positions)
+        columns = torch.arange(max(span.length for span in spans), device=positions.device)
+        whole = all(span.aligned for span in spans)
+        self._seen = None if whole else columns <= positions[:, None]
+        self._biases: dict[tuple[int, int], Tensor] = {}
+        self._ring_index: dict[int, Tensor] = {}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Pass.attend`; N is B."""
@@ -152,42 +190,47 @@ class DecodePass:
         k, v = k.reshape(-1, D).to(dtype), v.reshape(-1, D).to(dtype)
         kv[0].view(-1, D).index_copy_(0, self._index, k)
         kv[1].view(-1, D).index_copy_(0, self._index, v)
-        if ring is None:
-            return self._over(kv, self.length, q.to(dtype), scale)
-        window = ring.size(3)
-        if window not in self._ring_index:
-            self._ring_index[window] = self.cache.ring_index(self._positions, window)
-        ring[0].view(-1, D).index_copy_(0, self._ring_index[window], k)
-        ring[1].view(-1, D).index_copy_(0, self._ring_index[window], v)
-        # A ring's entry j holds a position of the row if j <= position, however often the ring went round.
-        return self._over(ring, min(window, self.length), q.to(dtype), scale)
+        if ring is not None:
+            window = ring.size(3)
+            if window not in self._ring_index:
+                self._ring_index[window] = self.cache.ring_index(self._positions, window)
+            ring[0].view(-1, D).index_copy_(0, self._ring_index[window], k)
+            ring[1].view(-1, D).index_copy_(0, self._ring_index[window], v)
+            # A ring's entry j holds a position of the row if j <= position, however often the ring went round.
+            kv = ring
+        q = q.to(dtype)
+        parts = [self._over(kv, span, q[span.begin : span.end], scale) for span in self.spans]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _over(self, kv: Tensor, length: int, q: Tensor, scale: float) -> Tensor:
-        B, (K, D) = self.rows, (kv.size(2), kv.size(4))
-        groups = q.size(1) // K
+    def _over(self, kv: Tensor, span: Span, q: Tensor, scale: float) -> Tensor:
+        """Attention of a span's queries (n, H, D) over a cache or ring (2, slots, K, T, D)."""
+        K, T, D = kv.size(2), kv.size(3), kv.size(4)
+        n, H = q.size(0), q.size(1)
+        length = min(T, span.length)
         if kv.device.type != "cpu":
-            mask = None if self._seen is None else self._seen[:, None, None, :length]
-            keys, values = kv[0, :B, :, :length], kv[1, :B, :, :length]
+            mask = None if self._seen is None else self._seen[span.begin : span.end, None, None, :length]
+            keys, values = kv[:, span.begin : span.end, :, :length]
             out = F.scaled_dot_product_attention(
-                q[:, :, None], keys, values, attn_mask=mask, scale=scale, enable_gqa=groups > 1
+                q[:, :, None], keys, values, attn_mask=mask, scale=scale, enable_gqa=H > K
             )
             return out[:, :, 0]
-        keys = kv[0].view(-1, kv.size(3), D)[: B * K, :length]
-        values = kv[1].view(-1, kv.size(3), D)[: B * K, :length]
+        rows = slice(span.begin * K, span.end * K)
+        keys, values = kv[0].view(-1, T, D)[rows, :length], kv[1].view(-1, T, D)[rows, :length]
         scores = torch.baddbmm(
-            self._bias_for(length), q.reshape(B * K, groups, D), keys.transpose(1, 2), alpha=scale
+            self._bias(span, length), q.reshape(n * K, H // K, D), keys.transpose(1, 2), alpha=scale
         )
-        return torch.bmm(scores.softmax(-1), values).view(B, K * groups, D)
+        return torch.bmm(scores.softmax(-1), values).view(n, H, D)
 
-    def _bias_for(self, length: int) -> Tensor:
-        """(B·K, 1, length): 0 where a row may look, -inf elsewhere."""
-        if self._seen is None:
+    def _bias(self, span: Span, length: int) -> Tensor:
+        """(n·K, 1, length): 0 where a row may look, -inf elsewhere."""
+        if span.aligned or self._seen is None:
             return self.cache.no_bias
-        if length not in self._bias:
-            bias = torch.zeros((), dtype=self.cache.no_bias.dtype).where(self._seen[:, :length], -torch.inf)
-            K = self.cache.shape.kv_heads
-            self._bias[length] = bias[:, None].expand(-1, K, -1).reshape(self.rows * K, 1, length)
-        return self._bias[length]
+        key = (span.begin, length)
+        if key not in self._biases:
+            seen = self._seen[span.begin : span.end, :length]
+            bias = self.cache.no_bias[0, 0].where(seen, -torch.inf)
+            self._biases[key] = bias.repeat_interleave(self.cache.shape.kv_heads, 0)[:, None]
+        return self._biases[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +250,7 @@ class PrefillPass:
         self.cache = cache
         self.segments = segments
         self._masks: dict[tuple[int, int, int], Tensor] = {}
+        self._biases: dict[tuple[int, int, int], Tensor] = {}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `Pass.attend`; N is the number of tokens of all segments."""
@@ -244,8 +288,10 @@ class PrefillPass:
             out.copy_(whole[0].transpose(0, 1))
             return
         grouped = q.view(n, K, H // K, D).permute(1, 2, 0, 3).reshape(K, -1, D)
-        bias = torch.zeros((), dtype=q.dtype).where(mask, -torch.inf).repeat(H // K, 1)
-        scores = torch.baddbmm(bias, grouped, keys.transpose(1, 2), alpha=scale)
+        key = (first, n, window)
+        if key not in self._biases:
+            self._biases[key] = self.cache.no_bias[0, 0].where(mask, -torch.inf).repeat(H // K, 1)
+        scores = torch.baddbmm(self._biases[key], grouped, keys.transpose(1, 2), alpha=scale)
         mixed = torch.bmm(scores.softmax(-1), values).view(K, H // K, n, D)
         out.view(n, K, H // K, D).copy_(mixed.permute(2, 0, 1, 3))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from melete.llm.engine.cache import DecodePass
+from melete.llm.engine.cache import DecodePass, Span
 from melete.llm.engine.runner import Runner
 
 SHORTEST = 128
@@ -64,7 +64,9 @@ class GraphedDecode:
         positions = torch.full((rows,), cache.shape.context, dtype=torch.long, device=cache.device)
 
         def step() -> Tensor:
-            return self.runner.forward(tokens, positions, DecodePass(cache, positions, span, False), None)
+            return self.runner.forward(
+                tokens, positions, DecodePass(cache, positions, [Span(0, rows, span, False)]), None
+            )
 
         try:
             side = torch.cuda.Stream(cache.device)  # type: ignore[no-untyped-call]
