@@ -103,10 +103,9 @@ def derived(process: str, config: ProcessConfig) -> list[Derived]:
 
 def _resolve(mark: Input, ref: str, settings: Settings) -> str:
     if mark.what == "dataset":
-        from melete import datasets
-
-        dataset = datasets.open(ref, settings)
-        return f"{dataset.manifest.name}@{dataset.manifest.version}"
+        return ", ".join(_dataset(part, settings) for part in ref.split(","))
+    if Path(ref).is_file():
+        return "file"
     if mark.what == "model" and (Path(ref) / "config.json").is_file():
         return "transformers folder"
     if mark.what == "model" and ref.count("/") == 1 and not Path(ref).exists():
@@ -117,3 +116,14 @@ def _resolve(mark: Input, ref: str, settings: Settings) -> str:
         if "step_" in folder.name
         else str(folder)
     )
+
+
+def _dataset(part: str, settings: Settings) -> str:
+    """One dataset of a mixture such as `toolcalls:0.7,chat_star:0.3`."""
+    from melete import datasets
+
+    name, colon, share = part.strip().rpartition(":")
+    if not colon or not share.replace(".", "", 1).isdecimal():
+        name = part.strip()
+    manifest = datasets.open(name, settings).manifest
+    return f"{manifest.name}@{manifest.version}"

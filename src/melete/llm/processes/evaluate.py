@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from melete.errors import DatasetError
-from melete.runs.process import ProcessConfig
+from melete.runs.process import Input, ProcessConfig
 from melete.runs.run import Run
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ EXAMPLE = {"run": "latest", "tasks": ["toolcalls"], "limit": 2}
 class Config(ProcessConfig):
     """Options of an evaluation."""
 
-    run: str = Field(
+    run: Annotated[str, Input("model", kinds=("llm",))] = Field(
         "latest", description="Model: run id or name, id:step, checkpoint or transformers folder."
     )
     suite: str = Field("smoke", description="Suite by name, or the path of a YAML file.")

@@ -6,16 +6,20 @@ over its worse ones. It starts from a model that solves some problems sometimes,
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from melete.runs.process import ProcessConfig
+from melete.runs.process import Input, ProcessConfig
 from melete.runs.run import Run
 
 
 class Config(ProcessConfig):
     """Options of `llm.rl`."""
 
-    base: str = Field("latest", description="Model to start from: a run, a transformers folder or a hub id.")
+    base: Annotated[str, Input("model", kinds=("llm",))] = Field(
+        "latest", description="Model to start from: a run, a transformers folder or a hub id."
+    )
     task: str = Field("toolcalls", description="Task to practise: calculator, gsm8k or toolcalls.")
     steps: int = Field(60, ge=1, description="Steps: sample, reward, update.")
     problems: int = Field(16, ge=1, description="Problems of a step.")

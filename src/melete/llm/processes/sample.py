@@ -6,16 +6,18 @@ ours, a checkpoint folder, a folder in transformers layout or a hub id.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from melete.runs.process import ProcessConfig
+from melete.runs.process import Input, ProcessConfig
 from melete.runs.run import Run
 
 
 class Config(ProcessConfig):
     """Options of `llm.sample`."""
 
-    run: str = Field(
+    run: Annotated[str, Input("model", kinds=("llm",))] = Field(
         "latest", description="Model: a run, id:step, a checkpoint or transformers folder, a hub id."
     )
     prompt: list[str] = Field(["Once upon a time"], min_length=1, description="Prompts; each is sampled.")

@@ -6,17 +6,21 @@ file of one's own, one `{"messages": […], "tools": […]}` a line.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from melete.runs.process import ProcessConfig
+from melete.runs.process import Input, ProcessConfig
 from melete.runs.run import Run
 
 
 class Config(ProcessConfig):
     """Options of `llm.sft`."""
 
-    base: str = Field("latest", description="Model to start from: a run, a transformers folder or a hub id.")
-    data: str = Field(
+    base: Annotated[str, Input("model", kinds=("llm",))] = Field(
+        "latest", description="Model to start from: a run, a transformers folder or a hub id."
+    )
+    data: Annotated[str, Input("dataset")] = Field(
         "toolcalls",
         description="Datasets or JSONL files, with shares of the conversations: toolcalls:0.7,chat_star:0.3.",
     )
