@@ -260,6 +260,20 @@ def test_phone_never_scrolls_sideways(page: Any) -> None:
     assert not page.evaluate(wide)
 
 
+def test_login_page_lets_in_with_the_token(browser: Any, tmp_path: Path) -> None:
+    with Server({"echo": echo_model()}, settings_in(tmp_path, "s3cret")) as guarded:
+        context = browser.new_context()
+        tab = context.new_page()
+        tab.goto(f"{guarded.url}/chat")
+        for token in ("wrong", "s3cret"):
+            tab.get_by_label("Token").fill(token)
+            tab.get_by_role("button", name="Open the chat").click()
+            tab.wait_for_load_state()
+        say(tab, "inside")
+        assert answers(tab) == ["inside"]
+        context.close()
+
+
 @pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed; run tools/vendor.py")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1100, 390])

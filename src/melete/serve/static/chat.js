@@ -138,7 +138,7 @@ class ChatBox extends HTMLElement {
       throw error;
     } finally {
       redraw.cancel();
-      article.classList.remove("busy", "calling");
+      article.classList.remove("busy");
       if (!message.content && !message.tool_calls) conversation.messages.pop();
       this.fillAssistant(article, message);
     }
@@ -218,14 +218,13 @@ class ChatBox extends HTMLElement {
       body.text = message.content;
       show(body, message.content);
     }
-    article.classList.toggle("calling", Boolean(message.tool_calls));
+    article.classList.toggle("called", Boolean(message.tool_calls));
     article.querySelector(".stats").textContent = message.stats ?? "";
     const cards = article.querySelector(".cards");
     for (const [i, call] of (message.tool_calls ?? []).entries()) {
       const card = cards.children[i] ?? cards.appendChild(clone(this.parts["card-template"]));
       this.fillCard(card, call, message.results?.[call.id]);
     }
-    for (const act of article.querySelectorAll("[data-act]")) act.hidden = Boolean(message.tool_calls);
   }
 
   fillCard(card, call, result) {
