@@ -151,6 +151,7 @@ def test_process_keeps_scores_items_and_dataset_hashes(checkpoint: Path, home: S
     scores = json.loads((folder / "evaluation/scores.json").read_text())
     assert len(items) == scores[0]["items"] >= 2
     assert "toolcalls" in (folder / "log.txt").read_text()
+    assert "due: " in (folder / "samples/00000001_toolcalls.txt").read_text()
     assert len(scores[0]["datasets"]["toolcalls"]) == 64
 
 

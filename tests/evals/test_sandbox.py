@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from melete.errors import SandboxError
@@ -170,6 +172,23 @@ def test_program_that_does_not_end_is_killed_at_the_timeout(level: str, program:
     result = sandbox.run(program, Limits(timeout_s=0.2))
     assert result.outcome == "timeout"
     assert time.monotonic() - started < 5
+
+
+def test_interrupt_while_a_program_runs_leaves_nothing_behind(level: str) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    started = time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sandbox.run("import time; time.sleep(60)", Limits(timeout_s=60))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - started < 10
+    assert not [child for child in psutil.Process().children(recursive=True) if child.status() != "zombie"]
 
 
 def test_escape_calls_are_refused(level: str) -> None:

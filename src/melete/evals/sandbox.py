@@ -210,7 +210,12 @@ def _attempt(
                 )
             finally:
                 os.close(report_end)
-            return _watch(child, report, limits, started)
+            with child:
+                try:
+                    return _watch(child, report, limits, started)
+                except BaseException:  # Ctrl-C as well: nothing is left behind
+                    _kill(child)
+                    raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -224,7 +229,7 @@ def _watch(
     stdout, stderr = child.stdout.fileno(), child.stderr.fileno()
     read = {descriptor: bytearray() for descriptor in (report, stdout, stderr)}
     deadline, ready, cut = started + SETUP_TIMEOUT_S, False, ""
-    with selectors.DefaultSelector() as selector, child:
+    with selectors.DefaultSelector() as selector:
         for descriptor in read:
             selector.register(descriptor, selectors.EVENT_READ)
         while selector.get_map() and not cut:
@@ -240,8 +245,7 @@ def _watch(
             elif time.monotonic() >= deadline:
                 cut = "timeout"
         if cut:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            _kill(child)
         child.wait()
     if cut and not ready:
         raise SandboxError(f"The sandbox was not ready after {SETUP_TIMEOUT_S:.0f} s; nothing was run.")
@@ -253,6 +257,13 @@ def _watch(
     out = bytes(read[stdout][:room])
     err = bytes(read[stderr][: room - len(out)])
     return lines, _result(cut, lines, out, err, time.monotonic() - started)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """Kills the launcher's process group; in a namespace everything else dies with it."""
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def _result(cut: str, lines: list[dict[str, Any]], stdout: bytes, stderr: bytes, total_s: float) -> Result:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from melete.evals.run import TaskResult
     from melete.evals.task import Item
 
+EXAMPLES = 3
+"""Items of each task that the report shows."""
 EXAMPLE = {"run": "latest", "tasks": ["toolcalls"], "limit": 2}
 
 
@@ -66,6 +68,7 @@ def main(config: Config, run: Run) -> None:
         head = result.scores[0]
         run.log(finished, {score.name: score.value for score in result.scores if score.count})
         run.say(f"{result.task} {head.value:.4g}, {result.items} items in {result.seconds:.1f} s")
+        run.sample(finished, result.task, _examples(items))
         if folder is not None:
             _write(folder, result, items)
 
@@ -91,6 +94,15 @@ def main(config: Config, run: Run) -> None:
             "No task of the suite could run here; each says above what it lacks.",
             next_step="Tasks that need no download: --tasks toolcalls --tasks bits_per_byte",
         )
+
+
+def _examples(items: Sequence[Item]) -> str:
+    """The first items with what the model did, for the report."""
+    texts = []
+    for item in items[:EXAMPLES]:
+        details = [f"{key}: {value}" for key, value in item.detail.items()]
+        texts.append("\n".join([f"[{item.id}] {item.value:g}", *details]))
+    return "\n\n".join(texts)
 
 
 def _write(folder: Path, result: TaskResult, items: Sequence[Item]) -> None:
