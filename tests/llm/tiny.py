@@ -70,7 +70,7 @@ def transformers_folder(folder: Path, family: str = "qwen3", template: str | Non
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 8,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 1024,
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": None,
         "pad_token_id": tokenizer.pad_token_id,
@@ -91,19 +91,14 @@ def own_checkpoint(folder: Path, context: int = 128, depth: int = 2, width: int 
     from itertools import islice
 
     from melete import datasets
-    from melete.llm.chat import call_text, tools_text
+    from melete.llm.chat import plain_text
     from melete.llm.checkpoint import save_model
     from melete.llm.config import GPTConfig
     from melete.llm.model import GPT
     from melete.runs.run import Run
 
     conversations = islice(datasets.open("toolcalls").conversations("train"), 300)
-    texts = [
-        "\n".join(
-            [tools_text(c.tools), *(t.content + "".join(map(call_text, t.tool_calls)) for t in c.turns)]
-        )
-        for c in conversations
-    ]
+    texts = map(plain_text, conversations)
     tokenizer = Tokenizer.train(texts, 1024)
     shape = GPTConfig(tokenizer.vocab_size, context, depth, width, width // 32, width // 32)
     model = GPT(shape).initialize(0)

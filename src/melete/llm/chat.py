@@ -279,6 +279,12 @@ def tools_text(tools: Iterable[dict[str, Any]]) -> str:
     return json.dumps(functions, ensure_ascii=False, separators=(",", ":"))
 
 
+def plain_text(conversation: Conversation) -> str:
+    """A conversation without special tokens, one line a turn: what a tokenizer learns the words of tool use from."""
+    turns = [turn.content + "".join(map(call_text, turn.tool_calls)) for turn in conversation.turns]
+    return "\n".join([tools_text(conversation.tools), *turns])
+
+
 def call_text(call: ToolCall) -> str:
     """A tool call as the model writes it; a call without a name is raw text that could not be read."""
     if not call.name:

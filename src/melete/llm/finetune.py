@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from melete.llm import lm as lms
-from melete.llm.config import compute_dtype
+from melete.llm.config import compute_dtype, plan
 from melete.llm.distributed import SINGLE, World
 from melete.llm.learner import Learner, OwnLearner, TransformersLearner, lora_of, token_losses
 from melete.llm.lm import LM
@@ -114,6 +114,9 @@ def reference(start: Start, settings: Settings, device: torch.device) -> Losses:
 
 
 def own_rates(lm: LM, fraction: float) -> Rates:
-    """Rates of our own model: a fraction of those of pretraining."""
-    f = fraction
-    return Rates(matrix=0.01 * f, embed=0.1 * f, value_embed=0.1 * f, head=0.004 * f, scalar=0.01 * f)
+    """Rates of our own model: a fraction of what `plan` gives a model of its shape."""
+    shape = lm.model.config
+    derived = plan(
+        shape.depth, shape.vocab_size, lm.device, width=shape.width, context=shape.context, rate=fraction
+    )
+    return derived.rates

@@ -44,10 +44,12 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LM:
         TokenizerError: it has no usable chat template.
     """
     transformers = _transformers()
+    import safetensors
+
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(base)
         model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise MeleteError(
             f"The model {base!r} could not be loaded: {reason}",
