@@ -10,6 +10,7 @@ import pytest
 from melete.errors import JobFileError
 from melete.jobs import file as job_file
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 GOOD = """\
 name: tiny
 processes:
@@ -132,3 +133,8 @@ def test_read_of_bytes_that_are_not_text_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(JobFileError, match="cannot be read"):
         job_file.read(tmp_path / "job.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_example_job_is_a_good_file(path: Path) -> None:
+    assert job_file.read(path).processes

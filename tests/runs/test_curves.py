@@ -65,6 +65,11 @@ def test_chart_over_decades_has_a_log_axis() -> None:
     assert [label for _, label in chart.y_ticks] == ["0.1", "1", "10", "100"]
 
 
+def test_chart_of_a_schedule_that_falls_to_almost_nothing_stays_linear() -> None:
+    (chart,) = curves.charts(rows(rate=[1.0, 0.75, 0.5, 0.25, 0.001]))
+    assert not chart.log
+
+
 def test_chart_of_a_constant_is_drawn_in_the_middle() -> None:
     chart = curves.chart("rate", {"rate": [(0, 2.0), (1, 2.0)]})
     heights = {point.split(",")[1] for point in chart.lines[0].path.split()}

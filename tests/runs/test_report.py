@@ -66,7 +66,7 @@ def test_report_escapes_what_a_model_wrote(run: Path) -> None:
 def test_report_shows_score_with_interval_and_count(run: Path) -> None:
     text = re.sub(r"\s+", " ", (run / "report.html").read_text())
     assert (
-        '<td class="number"><b>0.5</b></td> <td class="number">0.35 – 0.65</td> <td class="number">40</td>'
+        '<td class="number"><b>0.500</b></td> <td class="number">0.350 – 0.650</td> <td class="number">40</td>'
         in text
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from melete import find
+from melete.errors import MeleteError
 from melete.runs import refs
 from melete.runs.process import Input, ProcessConfig, parse_config
 from melete.settings import Settings
@@ -72,8 +73,13 @@ def plan(
     config = parse_config(process, given)
     values = [Value(key, getattr(config, key), key in given) for key in type(config).model_fields]
     found = inputs(config, settings, pending)
-    waiting = any(_waits(item.ref, pending) for item in found)
-    return Plan(process, values, found, [] if waiting else derived(process, config))
+    try:
+        rows = derived(process, config)
+    except MeleteError:
+        if not any(_waits(item.ref, pending) for item in found):
+            raise
+        rows = []  # they follow from an input that does not exist yet
+    return Plan(process, values, found, rows)
 
 
 def inputs(config: ProcessConfig, settings: Settings, pending: frozenset[str] = frozenset()) -> list[Found]:

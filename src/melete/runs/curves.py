@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,7 +82,7 @@ def chart(title: str, series: dict[str, list[Point]]) -> Chart:
     steps = [step for points in series.values() for step, _ in points]
     values = [value for points in series.values() for _, value in points]
     low, high = min(values), max(values)
-    log = low > 0 and high / low > 50
+    log = _wants_log(values)
     if low == high:
         low, high = low - abs(low) * 0.1 - 1e-9, high + abs(high) * 0.1 + 1e-9
     y_ticks = log_ticks(low, high) if log else ticks(low, high, 5)
@@ -118,6 +119,12 @@ def chart(title: str, series: dict[str, list[Point]]) -> Chart:
             )
         )
     return drawn
+
+
+def _wants_log(values: list[float]) -> bool:
+    """Whether most of the values would lie flat on the floor of a linear axis."""
+    low, high, middle = min(values), max(values), statistics.median(values)
+    return low > 0 and high / low > 50 and middle - low < 0.1 * (high - low)
 
 
 def thinned(points: list[Point], limit: int = POINTS) -> list[Point]:

@@ -105,6 +105,7 @@ def _render(title: str, state: str, runs: list[RunView], job: JobRecord | None) 
         lstrip_blocks=True,
     )
     environment.filters["label"] = curves.label
+    environment.filters["score"] = lambda value: f"{value:.3f}" if abs(value) < 100 else curves.label(value)
     environment.filters["clock"] = lambda seconds: time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
     total_s = sum(sum(run.record.seconds.values()) for run in runs)
     shares = [
