@@ -203,6 +203,7 @@ def plan(
     context: int = 0,
     batch_tokens: int = 0,
     tokens: int = 0,
+    steps: int = 0,
     rate: float = 1.0,
     micro_rows: int = 0,
     ranks: int = 1,
@@ -217,6 +218,7 @@ def plan(
         context: tokens per row.
         batch_tokens: tokens of a global batch.
         tokens: tokens of the whole run.
+        steps: optimizer steps of the whole run, instead of `tokens`.
         rate: factor of every learning rate.
         micro_rows: rows that one rank takes at once.
         ranks: how many train together.
@@ -243,9 +245,8 @@ def plan(
     model = GPTConfig(vocab_size, T, depth, C, heads, heads)
     parameters = matmul_parameters(model)
     horizon = tokens or TOKENS_PER_PARAMETER * parameters
-    row("tokens", horizon, f"{TOKENS_PER_PARAMETER} per matmul parameter ({parameters:,})", tokens)
-
-    batch = batch_tokens or _batch_tokens(horizon, small)
+    reference = REFERENCE_CPU if small else REFERENCE_CUDA
+    batch = batch_tokens or (reference[1] if steps else _batch_tokens(horizon, *reference))
     if batch < T * ranks:
         raise ConfigError(
             f"A batch of {batch:,} tokens does not hold a row of {T:,} for each of {ranks} ranks.",
@@ -257,8 +258,14 @@ def plan(
     fits = micro_rows or max(1, (16_384 if small else 131_072) // T)
     micro = next(n for n in range(min(fits, own_rows), 0, -1) if own_rows % n == 0)
     row("rows at once", micro, "the most that divides the batch and fits", micro_rows)
-    steps = max(1, horizon // (batch_rows * T))
-    row("steps", steps, "tokens / batch")
+    count = steps or max(1, horizon // (batch_rows * T))
+    row(
+        "steps",
+        count,
+        f"{TOKENS_PER_PARAMETER} tokens per matmul parameter ({parameters:,})",
+        steps or tokens,
+    )
+    row("tokens", count * batch_rows * T, "steps x batch")
 
     narrow = (C / 256) ** -0.5
     rates = Rates(
@@ -273,10 +280,10 @@ def plan(
     row("rate of embeddings", rates.embed, "measured at width 256; falls with √width")
     row("rate of the head", rates.head, "measured at width 256; falls with √width")
     row("weight decay", rates.weight_decay, "cautious; nothing was gained by it within one epoch")
-    warmup = min(WARMUP_STEPS, steps // 10)
+    warmup = min(WARMUP_STEPS, count // 10)
     row("warm-up", warmup, "steps; short, since the projections start at zero")
     row("decay", DECAY_SHARE, "share of the steps over which the rates fall to zero")
-    return Plan(model, batch_rows, micro, steps, rates, warmup, DECAY_SHARE, tuple(rows))
+    return Plan(model, batch_rows, micro, count, rates, warmup, DECAY_SHARE, tuple(rows))
 
 
 def matmul_parameters(model: GPTConfig) -> int:
@@ -285,7 +292,6 @@ def matmul_parameters(model: GPTConfig) -> int:
     return model.depth * (attention + 8 * model.width**2) + model.width * model.vocab_size
 
 
-def _batch_tokens(horizon: int, small: bool) -> int:
+def _batch_tokens(horizon: int, reference_horizon: int, reference_batch: int) -> int:
     """Tokens per batch as a power of two, from the horizon."""
-    reference_tokens, reference_batch = REFERENCE_CPU if small else REFERENCE_CUDA
-    return int(2 ** round(math.log2(reference_batch * (horizon / reference_tokens) ** 0.383)))
+    return int(2 ** round(math.log2(reference_batch * (horizon / reference_horizon) ** 0.383)))

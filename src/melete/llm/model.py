@@ -172,6 +172,10 @@ class GPT(nn.Module):
         )
         return loss.view(targets.shape) if reduction == "none" else loss
 
+    def compile_trunk(self) -> None:
+        """Lets `torch.compile` fuse the layers; needs a C++ compiler on the CPU, Triton on CUDA."""
+        self.trunk = torch.compile(self.trunk, dynamic=False)  # type: ignore[method-assign]
+
     def matmul_parameters(self) -> int:
         """Parameters that each token multiplies with: 2 FLOPs each forward, 4 backward."""
         return sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
