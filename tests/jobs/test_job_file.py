@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from melete.errors import JobFileError
 from melete.jobs import file as job_file
@@ -109,6 +113,10 @@ BAD = {
     "process missing": ("name: a\nprocesses:\n  - name: x\n", 3, "process: field required"),
     "name with a slash": (changed("name: tiny", "name: a/b"), 1, "name: string should match pattern"),
     "not a mapping": ("- a\n- b\n", 1, "config: input should be"),
+    "key that is a list": ("? [a]\n: b\n", 1, "a key has to be a word"),
+    "key that is a number": (changed("{steps: 3}", "{3: steps}"), 5, "input should be a valid string"),
+    "alias inside its anchor": ("name: &a [*a]\n", 1, "an alias stands inside its anchor"),
+    "tag that builds objects": ("name: !!python/object/apply:os.system [ls]\n", 1, "not YAML"),
     "empty": ("", 1, "the job file is empty"),
     "not YAML": ("name: a\nprocesses: [\n", 3, "not YAML"),
 }
@@ -122,6 +130,21 @@ def test_read_of_a_bad_file_names_file_line_and_key(tmp_path: Path, what: str) -
     assert str(caught.value).startswith(f"{tmp_path / 'job.yaml'}:{line}: ")
     assert message in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@given(st.text(alphabet=st.sampled_from("name: processes-[]{}&*!?'\"|>\n\t #,@12.\x00é"), max_size=60))
+@settings(deadline=None, max_examples=200)
+def test_read_of_any_text_is_a_job_or_a_job_file_error(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "job.yaml"
+        path.write_text(text, encoding="utf-8")
+        with contextlib.suppress(JobFileError):
+            job_file.read(path)
+
+
+def test_read_of_a_thousandfold_nested_list_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(JobFileError, match="nested too deeply"):
+        read(tmp_path, "[" * 5000 + "]" * 5000)
 
 
 def test_read_of_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:

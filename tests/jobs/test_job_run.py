@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from conftest import TRIAL
 from melete.errors import RunStateError
 from melete.jobs import folder as jobs
 from melete.jobs import run as job_run
@@ -128,3 +132,38 @@ def test_job_under_torchrun_is_refused(tmp_path: Path, call: Call, monkeypatch: 
     code, _, err = call("run", str(write(tmp_path)))
     assert code == 2
     assert "under torchrun" in err
+
+
+def test_sigint_stops_the_job_and_resume_continues_the_run(
+    home: Settings, tmp_path: Path, call: Call
+) -> None:
+    file = tmp_path / "job.yaml"
+    steps = "steps: 400, save_every: 50, hold_s: 0.01, words: [ready]"
+    file.write_text(f"name: long\nprocesses: [{{process: trial.count, config: {{{steps}}}}}]\n")
+    child = subprocess.Popen(
+        [sys.executable, str(TRIAL), "run", str(file)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    while child.stdout.readline() != "ready\n":
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode == 130
+    _, job = only_job(home)
+    assert (job.state, job.steps[0].state) == (RunState.STOPPED, RunState.STOPPED)
+    code, _, _ = call("run", str(file), "--resume")
+    assert code == 0
+    assert folder.read(home.runs / str(job.steps[0].run)).resumed == 1
+
+
+def test_job_that_was_killed_is_lost_and_resumes(home: Settings, tmp_path: Path, call: Call) -> None:
+    file = write(tmp_path, "kill_at: 3, save_every: 2")
+    child = subprocess.run([sys.executable, str(TRIAL), "run", str(file)], capture_output=True, check=False)
+    assert child.returncode == -9
+    _, job = only_job(home)
+    assert job.state is RunState.LOST
+    code, _, _ = call("run", str(file), "--resume")
+    assert code == 0
+    _, after = only_job(home)
+    assert after.steps[1].run == job.steps[1].run
+    assert after.state is RunState.SUCCEEDED

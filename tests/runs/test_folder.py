@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from melete.errors import RunStateError, StorageError, UnknownNameError
 from melete.records import MOVES, RunRecord, RunState, move
 from melete.runs import folder
+from melete.runs.heartbeat import beating
 from melete.settings import Settings
 
 
@@ -113,3 +116,32 @@ def test_move_is_legal_exactly_where_the_table_says_so(old: RunState, new: RunSt
     else:
         with pytest.raises(RunStateError, match=f"{old} cannot become {new}"):
             move(old, new)
+
+
+def test_run_that_cannot_be_read_does_not_hide_the_others(home: Settings) -> None:
+    broken, _ = folder.create(home, "trial.count")
+    whole, _ = folder.create(home, "trial.count")
+    (broken / "run.json").write_text("{")
+    (home.runs / "20200101-000000-empty-0000").mkdir()
+    assert [path for path, _ in folder.all_runs(home)] == [whole]
+
+
+def hold(path: Path, held: Connection) -> None:
+    with beating(path, lambda: None):
+        held.send("held")
+        held.recv()
+
+
+def test_run_that_another_process_holds_cannot_be_held(home: Settings) -> None:
+    path, _ = folder.create(home, "trial.count")
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=hold, args=(path, there))
+    child.start()
+    assert here.recv() == "held"
+    with pytest.raises(RunStateError, match="executed by another process"), beating(path, lambda: None):
+        pass
+    here.send("end")
+    child.join(30)
+    with beating(path, lambda: None):
+        assert child.exitcode == 0

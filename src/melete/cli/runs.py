@@ -60,12 +60,18 @@ def list_runs(state: str | None, process: str | None, limit: int, everywhere: bo
 def show(run: str, as_json: bool) -> None:
     """One run: state, figures, checkpoints, provenance."""
     from melete.cli import _show
+    from melete.errors import CheckpointError
     from melete.jobs.execute import read_config
     from melete.runs import checkpoints, provenance
     from melete.runs.lines import read_json_lines
 
     path, record = _open(run)
-    saved = [checkpoints.read(p) for p in sorted((path / "checkpoints").glob("step_*"))]
+    saved = []
+    for found in sorted((path / "checkpoints").glob("step_*")):
+        try:
+            saved.append(checkpoints.read(found))
+        except CheckpointError as error:
+            click.echo(f"warning: {error}", err=True)
     metrics = read_json_lines(path / "metrics.jsonl")
     config, origin = read_config(path), provenance.read(path)
     if as_json:

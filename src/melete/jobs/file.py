@@ -107,37 +107,46 @@ def _parse(path: Path, text: str) -> tuple[yaml.Node, Any]:
     """The file as nodes and as values."""
     if path.suffix == ".json":
         text = re.sub(r"^\t+", lambda tabs: " " * len(tabs[0]), text, flags=re.MULTILINE)
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
+        loader = yaml.SafeLoader(text)
+        node: yaml.Node | None = loader.get_single_node()
         if node is None:
             raise JobFileError(
                 f"{path}:1: the job file is empty.", allowed="It needs the keys name and processes."
             )
-        _refuse_duplicates(path, node)
+        _refuse_duplicates(path, node, set())
         return node, loader.construct_document(node)
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise JobFileError(f"{path}:1: the job file is nested too deeply.") from error
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
-        raise JobFileError(f"{path}:{line}: not YAML: {getattr(error, 'problem', error)}.") from error
-    finally:
-        loader.dispose()
+        what = getattr(error, "problem", None) or str(error).split("\n")[0]
+        raise JobFileError(f"{path}:{line}: not YAML: {what}.") from error
 
 
-def _refuse_duplicates(path: Path, node: yaml.Node) -> None:
+def _refuse_duplicates(path: Path, node: yaml.Node, above: set[int]) -> None:
+    """Refuses a key that stands twice, and a node that holds itself by an alias."""
+    if id(node) in above:
+        raise JobFileError(
+            f"{path}:{node.start_mark.line + 1}: not a job file: an alias stands inside its anchor."
+        )
+    below = above | {id(node)}
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise JobFileError(f"{path}:{line}: a key has to be a word.")
             if key.value in seen:
                 raise JobFileError(
                     f"{path}:{line}: {key.value}: stands twice, first in line {seen[key.value]}."
                 )
             seen[key.value] = line
-            _refuse_duplicates(path, value)
+            _refuse_duplicates(path, value, below)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_duplicates(path, item)
+            _refuse_duplicates(path, item, below)
 
 
 def _check_step(path: Path, node: yaml.Node, number: int, step: Step, earlier: list[str]) -> None:

@@ -102,9 +102,10 @@ def run_steps(settings: Settings, path: Path, record: JobRecord, announce: Annou
             if step.state is RunState.SUCCEEDED:
                 continue
             announce(number, step)
-            record.state = _run_step(settings, path, record, step).state
-            if record.state is RunState.STOPPED:
-                break
+            if _run_step(settings, path, record, step).state is RunState.STOPPED:
+                record.state = RunState.STOPPED
+                return
+        record.state = RunState.SUCCEEDED
     except KeyboardInterrupt:
         record.state = RunState.STOPPED
         raise

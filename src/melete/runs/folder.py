@@ -217,8 +217,10 @@ def ids(runs: Path) -> list[str]:
 
 
 def all_runs(settings: Settings) -> Iterator[tuple[Path, RunRecord]]:
-    """Every readable run, newest first."""
+    """Every run whose record can be read, newest first."""
     for run_id in reversed(ids(settings.runs)):
         folder = settings.runs / run_id
-        if (folder / "run.json").is_file():
+        try:
             yield folder, read(folder)
+        except (UnknownNameError, RunStateError):
+            continue
