@@ -156,3 +156,30 @@ def test_chat_limit_by_either_name_is_kept(client: openai.OpenAI, limit: str) ->
 def test_models_list_names_what_is_served(client: openai.OpenAI) -> None:
     assert {model.id for model in client.models.list()} == {"tiny", "echo"}
     assert client.models.retrieve("tiny").id == "tiny"
+
+
+def test_chat_truncation_auto_leaves_out_the_oldest_messages(client: openai.OpenAI) -> None:
+    turns = [
+        {"role": role, "content": f"{role} {i} " + "x" * 1000}
+        for i in range(3)
+        for role in ("user", "assistant")
+    ]
+    messages: Any = [{"role": "system", "content": "Be brief."}, *turns, {"role": "user", "content": "last"}]
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="echo", messages=messages)
+    answer = client.chat.completions.create(
+        model="echo", messages=messages, extra_body={"truncation": "auto"}
+    )
+    assert answer.choices[0].message.content == "last"
+    assert answer.model_dump()["dropped_messages"] == 4
+    assert answer.usage is not None
+    assert 2000 < answer.usage.prompt_tokens < 3072
+
+
+def test_chat_truncation_never_drops_the_last_question(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        client.chat.completions.create(
+            model="echo",
+            messages=[{"role": "user", "content": "x" * 5000}],
+            extra_body={"truncation": "auto"},
+        )

@@ -158,3 +158,11 @@ def test_command_on_a_terminal_talks_until_quit(server: Server) -> None:
     assert seen.count("good day") == 2
     assert "/regenerate" in seen
     assert "/nonsense is not a command" in seen
+
+
+def test_chat_says_when_the_context_is_full(backend: Backend) -> None:
+    chat, _, aside = chat_with(backend)
+    for i in range(3):
+        chat.say(f"{i} " + "x" * 900)
+    assert "the first 2 messages were left out" in aside.getvalue()
+    assert len(chat.messages) == 6

@@ -142,3 +142,13 @@ def test_choices_under_a_constraint_do_not_share_it(client: openai.OpenAI) -> No
     )
     for choice in answer.choices:
         jsonschema.validate(json.loads(choice.message.content or ""), PERSON)
+
+
+def test_strict_tool_called_freely_gets_arguments_of_its_schema(client: openai.OpenAI) -> None:
+    strict: Any = {"type": "function", "function": {**CALCULATOR["function"], "strict": True}}  # type: ignore[dict-item]
+    wrong: Any = [{"role": "user", "content": 'call calculator {"nonsense": [1, 2]}'}]
+    answer = client.chat.completions.create(model="echo", messages=wrong, tools=[strict])
+    call: Any = (answer.choices[0].message.tool_calls or [])[0]
+    jsonschema.validate(json.loads(call.function.arguments), CALCULATOR["function"]["parameters"])  # type: ignore[index]
+    words = client.chat.completions.create(model="echo", messages=ASK, tools=[strict])
+    assert words.choices[0].message.content == ASK[0]["content"]

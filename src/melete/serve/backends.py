@@ -23,6 +23,8 @@ class Backend(Protocol):
     """Something that answers."""
 
     name: str
+    dropped: int
+    """Messages that the last answer's prompt left out, because the conversation had outgrown the context."""
 
     def stream(self, fields: dict[str, Any]) -> Generator[Delta, None, None]:
         """Deltas of the answer to a chat request (`messages`, `tools`, sampling); closing it early stops the model.
@@ -39,6 +41,7 @@ class LocalBackend:
     def __init__(self, model: ServedModel) -> None:
         self._model = model
         self.name = model.id
+        self.dropped = 0
 
     def stream(self, fields: dict[str, Any]) -> Generator[Delta, None, None]:
         """See `Backend.stream`."""
@@ -49,12 +52,13 @@ class LocalBackend:
         from melete.serve.schema import ChatRequest
 
         try:
-            request = ChatRequest.model_validate({**fields, "model": self.name})
-            choice = plan_chat(self._model, request).choices[0]
+            request = ChatRequest.model_validate({**fields, "model": self.name, "truncation": "auto"})
+            plan = plan_chat(self._model, request)
         except ValidationError as error:
             raise ConfigError(problems.from_validation(ChatRequest, error).message) from error
         except problems.Problem as problem:
             raise ConfigError(problem.message) from problem
+        choice, self.dropped = plan.choices[0], plan.dropped
         assert choice.parser is not None
         generation = self._model.engine.submit(choice.prompt_ids, choice.sampling)
         try:
@@ -93,21 +97,28 @@ class RemoteBackend:
         self._headers = {"Content-Type": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
-        known = [row["id"] for row in json.load(self._send("GET", "/v1/models"))["data"]]
-        if model is not None and model not in known:
-            raise UnknownNameError("model at this server", model, known)
-        self.name = model or known[0]
+        rows = {row["id"]: row for row in json.load(self._send("GET", "/v1/models"))["data"]}
+        if model is not None and model not in rows:
+            raise UnknownNameError("model at this server", model, rows)
+        self.name = model or next(iter(rows))
+        self.dropped = 0
+        # Other servers refuse the field.
+        self._extras = {"truncation": "auto"} if rows[self.name].get("owned_by") == "melete" else {}
 
     def stream(self, fields: dict[str, Any]) -> Generator[Delta, None, None]:
         """See `Backend.stream`."""
-        response = self._send("POST", "/v1/chat/completions", {**fields, "model": self.name, "stream": True})
+        body = {**fields, **self._extras, "model": self.name, "stream": True}
+        response = self._send("POST", "/v1/chat/completions", body)
+        self.dropped = 0
         try:
             for line in response:
                 data = line.decode("utf-8").strip().removeprefix("data:").strip()
                 if data == "[DONE]":
                     return
                 if data:
-                    yield from _deltas(json.loads(data))
+                    chunk = json.loads(data)
+                    self.dropped = chunk.get("dropped_messages", self.dropped)
+                    yield from _deltas(chunk)
         except (OSError, ValueError) as error:
             raise ServerError(f"The answer from {self._url} broke off ({error}).") from error
         finally:

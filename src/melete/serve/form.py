@@ -86,13 +86,18 @@ class ChatForm(Form):
 
     prefix, whole, piece = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
+    def __init__(self, model: ServedModel, request: GenerationRequest, dropped: int) -> None:
+        super().__init__(model, request)
+        self._dropped = dropped
+
     def opening(self, choices: Sequence[Choice]) -> str:
-        """One chunk a choice with the role; the first carries the prompt's ids if they are asked for."""
+        """One chunk a choice with the role; the first carries what is said about the prompt."""
+        about = "".join(f'"{key}":{compact(value)},' for key, value in self._about_prompt(choices).items())
         text = ""
         for choice in choices:
-            ids = f'"prompt_token_ids":{compact(choice.prompt_ids)},' if self._ids and not text else ""
             delta = '{"role":"assistant","content":""}'
-            text += f"{self._head}{ids}{self._choice(choice.index, delta)}{self._tail}"
+            text += f"{self._head}{about}{self._choice(choice.index, delta)}{self._tail}"
+            about = ""
         return text
 
     def chunks(self, choice: Choice, tokens: list[Token], deltas: list[Delta]) -> str:
@@ -133,11 +138,13 @@ class ChatForm(Form):
     def body(
         self, choices: Sequence[Choice], tokens: Sequence[list[Token]], usage: dict[str, Any]
     ) -> dict[str, Any]:
-        """See `Form.body`; with the prompt's ids if they are asked for."""
-        value = super().body(choices, tokens, usage)
-        if self._ids:
-            value["prompt_token_ids"] = choices[0].prompt_ids
-        return value
+        """See `Form.body`; with what is said about the prompt."""
+        return super().body(choices, tokens, usage) | self._about_prompt(choices)
+
+    def _about_prompt(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        """The prompt's ids if they are asked for, and how many messages were left out if any were."""
+        ids = {"prompt_token_ids": choices[0].prompt_ids} if self._ids else {}
+        return ids | ({"dropped_messages": self._dropped} if self._dropped else {})
 
     def _choice(self, index: int, delta: str, extras: str = "", reason: str | None = None) -> str:
         quoted = "null" if reason is None else f'"{reason}"'

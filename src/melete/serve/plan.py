@@ -37,13 +37,15 @@ class Choice:
 
 @dataclass
 class Plan:
-    """A request made ready: nothing has been submitted yet. `param` is the field that holds the prompt."""
+    """A request made ready: nothing has been submitted yet. `param` is the field that holds the prompt, `dropped` the
+    number of messages left out of it."""
 
     model: ServedModel
     request: GenerationRequest
     choices: list[Choice]
     form: Form
     param: str
+    dropped: int = 0
 
 
 def plan_chat(model: ServedModel, request: ChatRequest) -> Plan:
@@ -54,7 +56,7 @@ def plan_chat(model: ServedModel, request: ChatRequest) -> Plan:
         ConfigError: the model's chat template refuses the conversation.
     """
     with model.lock:
-        prompt, _ = model.lm.chat.render(request.conversation(), generation_prompt=True)
+        prompt, dropped = _chat_prompt(model, request)
         room = _room(model, prompt, request.wanted_tokens, "messages")
         logprobs = (request.top_logprobs or 0) if request.logprobs else None
         choices = []
@@ -64,7 +66,7 @@ def plan_chat(model: ServedModel, request: ChatRequest) -> Plan:
             sampling = replace(sampling, constraint=model.grammars.for_request(request))
             parser = OutputParser.of(model.lm, tools=bool(request.tools) and request.tool_choice != "none")
             choices.append(Choice(index, prompt, sampling, parser))
-    return Plan(model, request, choices, ChatForm(model, request), "messages")
+    return Plan(model, request, choices, ChatForm(model, request, dropped), "messages", dropped)
 
 
 def plan_completion(model: ServedModel, request: CompletionRequest) -> Plan:
@@ -92,6 +94,22 @@ def plan_completion(model: ServedModel, request: CompletionRequest) -> Plan:
                     prompt[len(start) :] if prompt[: len(start)] == start else prompt
                 )
     return Plan(model, request, choices, CompletionForm(model, request), "prompt")
+
+
+def _chat_prompt(model: ServedModel, request: ChatRequest) -> tuple[list[int], int]:
+    """The prompt, and how many of the oldest messages were left out of it to make room for the answer.
+
+    Only `truncation: auto` leaves any out: from one message of the user to the next, so that what remains is whole.
+    """
+    conversation = request.conversation()
+    turns = list(conversation.turns)
+    wanted = request.wanted_tokens or model.lm.context // 4
+    while True:
+        prompt, _ = model.lm.chat.render(replace(conversation, turns=tuple(turns)), generation_prompt=True)
+        asked = [i for i, turn in enumerate(turns) if turn.role == "user"]
+        if request.truncation != "auto" or len(prompt) + wanted <= model.lm.context or len(asked) < 2:
+            return prompt, len(conversation.turns) - len(turns)
+        del turns[asked[0] : asked[1]]
 
 
 def _room(model: ServedModel, prompt: list[int], wanted: int | None, param: str) -> int:

@@ -2,8 +2,10 @@
 
 Fields that have no effect on a local model (`user`, `metadata`, `store`, …) are accepted and ignored. Fields that
 would change the answer and are not supported (`logit_bias`, penalties other than 0, `functions`) are refused, because
-an answer that silently ignored them would be wrong. Unknown fields are refused with the closest known name. The
-extensions `top_k`, `stop_token_ids` and `return_token_ids` mean what they mean in vLLM.
+an answer that silently ignored them would be wrong. Unknown fields are refused with the closest known name.
+
+Extensions: `top_k`, `stop_token_ids` and `return_token_ids` mean what they mean in vLLM, `truncation` what it means in
+OpenAI's Responses API: `auto` leaves out the oldest messages of a conversation that has outgrown the context.
 """
 
 from __future__ import annotations
@@ -186,6 +188,7 @@ class ChatRequest(GenerationRequest):
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    truncation: Literal["auto", "disabled"] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
 
@@ -263,6 +266,12 @@ class CompletionRequest(GenerationRequest):
         if value:
             raise ValueError(Unsupported)
         return value
+
+    @model_validator(mode="after")
+    def _echo_without_logprobs(self) -> CompletionRequest:
+        if self.echo and self.logprobs is not None:
+            raise ValueError("'echo' together with 'logprobs' is not supported; leave one out")
+        return self
 
     @model_validator(mode="after")
     def _best_of_is_n(self) -> CompletionRequest:

@@ -135,6 +135,11 @@ class Chat:
             calls = []
         if message["content"]:
             self._out.print()
+        if self._backend.dropped:
+            self._aside.print(
+                f"(the context is full: the first {self._backend.dropped} messages were left out)",
+                style="dim",
+            )
         return {**message, "tool_calls": calls} if calls else message
 
     def _run(self, call: dict[str, Any]) -> None:

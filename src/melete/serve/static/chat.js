@@ -2,7 +2,8 @@
 //
 // A conversation is a list of OpenAI messages, kept in localStorage and shown at /chat#ID; /chat?q=TEXT&model=ID opens a
 // new one. `answer` streams from the API, runs the calculator when the model calls it, and goes on until the model
-// answers in words. An assistant message may also hold `stats` and `results` (call id to tool result).
+// answers in words. An assistant message may also hold `stats`, `results` (call id to tool result) and `dropped`, the
+// number of messages that the server left out because the conversation had outgrown the model's context.
 
 import { calculate, complete } from "./api.js";
 import { ready, show } from "./markdown.js";
@@ -126,6 +127,7 @@ class ChatBox extends HTMLElement {
     try {
       for await (const chunk of complete(request, signal)) {
         const delta = chunk.choices[0]?.delta;
+        if (chunk.dropped_messages) message.dropped = chunk.dropped_messages;
         if (delta?.content || delta?.tool_calls) first ||= performance.now();
         message.content += delta?.content ?? "";
         for (const part of delta?.tool_calls ?? []) addCall((message.tool_calls ??= []), part);
@@ -162,6 +164,7 @@ class ChatBox extends HTMLElement {
     return {
       model: this.parts.model.value,
       messages: system.trim() ? [{ role: "system", content: system }, ...messages] : messages,
+      truncation: "auto",
       temperature: Number(temperature),
       top_p: Number(top_p),
       ...(max_tokens && { max_tokens: Number(max_tokens) }),
@@ -219,7 +222,8 @@ class ChatBox extends HTMLElement {
       show(body, message.content);
     }
     article.classList.toggle("called", Boolean(message.tool_calls));
-    article.querySelector(".stats").textContent = message.stats ?? "";
+    const dropped = message.dropped ? `The context is full: without the first ${message.dropped} messages` : "";
+    article.querySelector(".stats").textContent = [message.stats, dropped].filter(Boolean).join(" · ");
     const cards = article.querySelector(".cards");
     for (const [i, call] of (message.tool_calls ?? []).entries()) {
       const card = cards.children[i] ?? cards.appendChild(clone(this.parts["card-template"]));
