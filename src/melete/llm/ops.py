@@ -40,7 +40,8 @@ def relu_squared(x: Tensor) -> Tensor:
 
 
 def _inverse_rms(x: Tensor) -> Tensor:
-    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
     inverse: Tensor = (size * x.size(-1) ** -0.5).clamp_min_(1e-6).reciprocal_()
     return inverse.to(x.dtype)
 
