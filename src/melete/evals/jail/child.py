@@ -16,7 +16,6 @@ import resource
 import signal
 import sys
 import time
-import traceback
 import types
 from typing import Any, NoReturn
 
@@ -208,6 +207,8 @@ def _run_program(spec: dict[str, Any], questions: int, answers: int) -> NoReturn
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:  # the program's own failure: shown as Python shows it
+        import traceback  # here, because most programs end well and the import costs milliseconds
+
         own = error.__traceback__.tb_next if error.__traceback__ else None
         traceback.print_exception(type(error), error, own)
         code = 1
