@@ -61,6 +61,19 @@ def test_generate_with_rows_cut_into_spans_equals_the_model(
         assert completion.token_ids == by_model(lm, prompt, 12)
 
 
+@pytest.mark.parametrize("windows", ["L", "SL"])
+def test_generate_with_fused_attention_equals_the_model(
+    windows: str, another: Callable[..., LM], by_model: Any
+) -> None:
+    lm = another(2, windows=windows)
+    engine = Engine(lm, slots=4, dtype=torch.float32, prefill_chunk=16)
+    engine.runner.cache.fused = True  # what a GPU runs; the CPU can, slower
+    engine.runner.cache.clean(engine.context)
+    texts = prompts(9, 70, 264, seed=9)
+    for prompt, completion in zip(texts, engine.generate(texts, GREEDY), strict=True):
+        assert completion.token_ids == by_model(lm, prompt, 12)
+
+
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=40))
 def test_spans_cover_all_rows_and_every_length(lengths: list[int]) -> None:
     spans = cache.spans_of(lengths, 2048)

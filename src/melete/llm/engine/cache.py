@@ -55,12 +55,51 @@ class CacheShape:
     context: int
 
 
+class Span(NamedTuple):
+    """Neighbouring rows `begin … end - 1` that attend over the same `length`; `aligned` if each fills all of it."""
+
+    begin: int
+    end: int
+    length: int
+    aligned: bool
+
+
+def spans_of(lengths: Sequence[int], bytes_per_position: int) -> list[Span]:
+    """Cuts the rows of a decode step into spans, so that short rows do not read as far as the longest one.
+
+    Args:
+        lengths: tokens that each row attends over, 0 for a row without a request.
+        bytes_per_position: what one more position of a row costs to read; a cut must save `WORTH_A_CUT` of it.
+    """
+    spans: list[Span] = []
+    for begin in range(0, len(lengths), SPAN_ROWS):
+        rows = lengths[begin : begin + SPAN_ROWS]
+        filled = [length for length in rows if length] or [1]
+        span = Span(begin, begin + len(rows), max(filled), min(filled) == max(filled))
+        if spans:
+            last = spans[-1]
+            longest = max(last.length, span.length)
+            read = (last.end - last.begin) * (longest - last.length) + len(rows) * (longest - span.length)
+            if read * bytes_per_position < WORTH_A_CUT:
+                aligned = last.aligned and span.aligned and last.length == span.length
+                spans[-1] = Span(last.begin, span.end, longest, aligned)
+                continue
+        spans.append(span)
+    return spans
+
+
 class SlotCache:
-    """The tensors: per layer `kv` (2, slots, K, context + 1, D), and `rings` (2, slots, K, window, D) or None."""
+    """The tensors: per layer `kv` (2, slots, K, context + 1, D), and `rings` (2, slots, K, window, D) or None.
+
+    Attributes:
+        fused: attention is torch's fused kernel over all rows at once; else matrix products span by span, which the
+            CPU does faster.
+    """
 
     def __init__(self, shape: CacheShape, device: torch.device, dtype: torch.dtype) -> None:
         self.shape = shape
         self.device = device
+        self.fused = device.type != "cpu"
         size = (2, shape.slots, shape.kv_heads, shape.context + 1, shape.head_dim)
         self.kv = [torch.empty(size, device=device, dtype=dtype) for _ in shape.windows]
         self.rings: list[Tensor | None] = [
@@ -74,7 +113,7 @@ class SlotCache:
         self._row_base = rows * (shape.context + 1)
         self._ring_base = rows
         self.no_bias = torch.zeros(1, 1, 1, device=device, dtype=dtype)
-        if device.type != "cpu":
+        if self.fused:
             self.clean(shape.context)
 
     def clean(self, length: int) -> None:
@@ -117,6 +156,12 @@ class SlotCache:
                 positions = torch.arange(max(0, length - window), length, device=self.device)
                 ring[:, slot, :, positions % window] = kv[:, slot, :, positions]
 
+    def spans(self, lengths: Sequence[int]) -> list[Span]:
+        """`spans_of` for the rows of a decode step; fused attention takes them all at once."""
+        kv = self.kv[0]
+        position_bytes = 2 * kv.size(2) * kv.size(4) * kv.element_size()
+        return spans_of(lengths, 0 if self.fused else position_bytes)
+
     def row_index(self, positions: Tensor) -> Tensor:
         """Row numbers (B·K,) of `kv[0].view(-1, D)` at each row's position."""
         return self._index(self._row_base, positions)
@@ -128,39 +173,6 @@ class SlotCache:
     def _index(self, base: Tensor, positions: Tensor) -> Tensor:
         K = self.shape.kv_heads
         return (base[: positions.size(0) * K].view(-1, K) + positions[:, None]).flatten()
-
-
-class Span(NamedTuple):
-    """Neighbouring rows `begin … end - 1` that attend over the same `length`; `aligned` if each fills all of it."""
-
-    begin: int
-    end: int
-    length: int
-    aligned: bool
-
-
-def spans_of(lengths: Sequence[int], bytes_per_position: int) -> list[Span]:
-    """Cuts the rows of a decode step into spans, so that short rows do not read as far as the longest one.
-
-    Args:
-        lengths: tokens that each row attends over, 0 for a row without a request.
-        bytes_per_position: what one more position of a row costs to read; a cut must save `WORTH_A_CUT` of it.
-    """
-    spans: list[Span] = []
-    for begin in range(0, len(lengths), SPAN_ROWS):
-        rows = lengths[begin : begin + SPAN_ROWS]
-        filled = [length for length in rows if length] or [1]
-        span = Span(begin, begin + len(rows), max(filled), min(filled) == max(filled))
-        if spans:
-            last = spans[-1]
-            longest = max(last.length, span.length)
-            read = (last.end - last.begin) * (longest - last.length) + len(rows) * (longest - span.length)
-            if read * bytes_per_position < WORTH_A_CUT:
-                aligned = last.aligned and span.aligned and last.length == span.length
-                spans[-1] = Span(last.begin, span.end, longest, aligned)
-                continue
-        spans.append(span)
-    return spans
 
 
 class DecodePass:
@@ -207,13 +219,14 @@ class DecodePass:
         K, T, D = kv.size(2), kv.size(3), kv.size(4)
         n, H = q.size(0), q.size(1)
         length = min(T, span.length)
-        if kv.device.type != "cpu":
+        if self.cache.fused:
             mask = None if self._seen is None else self._seen[span.begin : span.end, None, None, :length]
             keys, values = kv[:, span.begin : span.end, :, :length]
+            # The query heads of a group stand in for query positions: no head is repeated, any kernel can do it.
             out = F.scaled_dot_product_attention(
-                q[:, :, None], keys, values, attn_mask=mask, scale=scale, enable_gqa=H > K
+                q.reshape(n, K, H // K, D), keys, values, attn_mask=mask, scale=scale
             )
-            return out[:, :, 0]
+            return out.reshape(n, H, D)
         rows = slice(span.begin * K, span.end * K)
         keys, values = kv[0].view(-1, T, D)[rows, :length], kv[1].view(-1, T, D)[rows, :length]
         scores = torch.baddbmm(
@@ -262,7 +275,7 @@ class PrefillPass:
             stop = segment.position + segment.end - segment.begin
             kv[0, segment.slot, :, segment.position : stop] = k[rows].transpose(0, 1)
             kv[1, segment.slot, :, segment.position : stop] = v[rows].transpose(0, 1)
-            block = QUERY_BLOCK if kv.device.type == "cpu" else segment.end - segment.begin
+            block = segment.end - segment.begin if self.cache.fused else QUERY_BLOCK
             for begin in range(segment.begin, segment.end, block):
                 end = min(begin + block, segment.end)
                 first = segment.position + begin - segment.begin
@@ -275,21 +288,24 @@ class PrefillPass:
         K = kv.size(1)
         low, high = max(0, first - window + 1), first + n
         keys, values = kv[0, :, low:high], kv[1, :, low:high]
-        mask = self._mask(first, n, window)
-        if kv.device.type != "cpu":
-            whole = F.scaled_dot_product_attention(
+        if self.cache.fused:
+            whole = first == 0 and window >= n
+            if H != K:  # kernels that take a mask want as many key heads as query heads
+                keys, values = keys.repeat_interleave(H // K, 0), values.repeat_interleave(H // K, 0)
+            mixed = F.scaled_dot_product_attention(
                 q.transpose(0, 1)[None],
                 keys[None],
                 values[None],
-                attn_mask=mask,
+                attn_mask=None if whole else self._mask(first, n, window),
+                is_causal=whole,
                 scale=scale,
-                enable_gqa=H != K,
             )
-            out.copy_(whole[0].transpose(0, 1))
+            out.copy_(mixed[0].transpose(0, 1))
             return
         grouped = q.view(n, K, H // K, D).permute(1, 2, 0, 3).reshape(K, -1, D)
         key = (first, n, window)
         if key not in self._biases:
+            mask = self._mask(first, n, window)
             self._biases[key] = self.cache.no_bias[0, 0].where(mask, -torch.inf).repeat(H // K, 1)
         scores = torch.baddbmm(self._biases[key], grouped, keys.transpose(1, 2), alpha=scale)
         mixed = torch.bmm(scores.softmax(-1), values).view(K, H // K, n, D)

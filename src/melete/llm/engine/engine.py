@@ -26,7 +26,7 @@ import torch
 
 from melete.errors import ConfigError, MeleteError
 from melete.llm.engine.api import Completion, EngineFull, EngineStats, Generation, Sampling, Scored, Token
-from melete.llm.engine.cache import DecodePass, PrefillPass, Segment, spans_of
+from melete.llm.engine.cache import DecodePass, PrefillPass, Segment
 from melete.llm.engine.graphs import GraphedDecode
 from melete.llm.engine.request import GenerationRequest, Request, ScoreRequest
 from melete.llm.engine.runner import make_runner
@@ -80,10 +80,6 @@ class Engine:
             )
         self.device = torch.device(device) if device is not None else next(lm.model.parameters()).device
         self.runner = make_runner(lm, slots, self.context, self.device, dtype)
-        kv = self.runner.cache.kv[0]
-        heads = kv.size(2) * kv.size(4)
-        # At no cost per position nothing is worth a cut: off the CPU a step attends in one call.
-        self._position_bytes = 2 * heads * kv.element_size() if self.device.type == "cpu" else 0
         self.waiting_limit = waiting
         self.prefill_chunk = prefill_chunk or PREFILL_CHUNK.get(self.device.type, 512)
         self._stop_ids = frozenset(getattr(lm.chat, "stop_ids", ()) or ())
@@ -203,8 +199,7 @@ class Engine:
             self._wake.notify_all()
         while not done.wait(0.0 if self._thread is None else 0.05):
             if self._thread is None and self._stepping.acquire(timeout=0.05):
-                with self._wake:
-                    self._apply_swaps()
+                self._apply_swaps()
                 self._stepping.release()
 
     def stats(self) -> EngineStats:
@@ -265,13 +260,17 @@ class Engine:
             self._waiting.extend(requests)
             self._wake.notify_all()
         threaded = self._thread is not None
-        for request in requests:
-            while not request.finished:
-                if threaded:
-                    request.wait()
-                else:
-                    with self._stepping:
-                        self._step()
+        try:
+            for request in requests:
+                while not request.finished:
+                    if threaded:
+                        request.wait()
+                    else:
+                        with self._stepping:
+                            self._step()
+        finally:
+            for request in requests:
+                request.abandoned = True  # an interrupt from the keyboard leaves nothing running behind
 
     def _loop(self) -> None:
         while True:
@@ -283,14 +282,20 @@ class Engine:
                 if self._stopping:
                     return
             with self._stepping:
-                self._step()
+                try:
+                    self._step()
+                except (
+                    Exception
+                ) as error:  # a fault of the engine itself must not leave readers waiting for ever
+                    log.exception("The engine failed.")
+                    for request in [*self._running.values(), *self._prefilling]:
+                        self._fail(request, f"The engine failed: {type(error).__name__}: {error}")
 
     @torch.inference_mode()
     def _step(self) -> None:
-        with self._wake:
-            self._apply_swaps()
-            self._drop_cancelled()
-            self._admit()
+        self._apply_swaps()
+        self._drop_cancelled()
+        self._admit()
         self._counts["steps"] += 1
         if plan := self._plan_prefill():
             with self._failing([request for request, _ in plan]):
@@ -313,7 +318,8 @@ class Engine:
 
     def _apply_swaps(self) -> None:
         while self._swaps:
-            weights, done = self._swaps.popleft()
+            with self._wake:
+                weights, done = self._swaps.popleft()
             self.runner.use(weights)
             self._table.forget()
             if self._graphs is not None:
@@ -322,18 +328,20 @@ class Engine:
             done.set()
 
     def _drop_cancelled(self) -> None:
-        for request in [*self._running.values(), *self._prefilling]:
-            if request.cancelled:
-                self._drop(request)
-        for request in [request for request in self._waiting if request.cancelled]:
-            self._waiting.remove(request)
+        with self._wake:
+            given_up = [request for request in self._waiting if request.cancelled]
+            for request in given_up:
+                self._waiting.remove(request)
+        given_up += [r for r in (*self._running.values(), *self._prefilling) if r.cancelled]
+        for request in given_up:
             self._drop(request)
 
     def _admit(self) -> None:
         """Gives waiting requests free slots, in order, passing over those that should wait for a shared beginning."""
         later: list[Request] = []
         while self._waiting and self._table.any_free:
-            request = self._waiting.popleft()
+            with self._wake:
+                request = self._waiting.popleft()
             source, shared = self._table.find(request.prompt, request.first_logit)
             coming = max(
                 (common_prefix(other.prompt, request.prompt) for other in self._prefilling), default=0
@@ -348,7 +356,8 @@ class Engine:
             request.reused(shared)
             self._counts["cached"] += shared
             self._prefilling.append(request)
-        self._waiting.extendleft(reversed(later))
+        with self._wake:
+            self._waiting.extendleft(reversed(later))
 
     def _plan_prefill(self) -> list[tuple[Request, int]]:
         """The requests whose prompts the next prefill works on, with the tokens that each gets, oldest first."""
@@ -429,9 +438,9 @@ class Engine:
         cache.clean(max(lengths))
         raw = self._graphs(tokens, positions, max(lengths)) if self._graphs is not None else None
         if raw is None:
-            spans = spans_of(lengths, self._position_bytes)
             at = self._tensor(positions)
-            raw = self.runner.forward(self._tensor(tokens), at, DecodePass(cache, at, spans), None)
+            step = DecodePass(cache, at, cache.spans(lengths))
+            raw = self.runner.forward(self._tensor(tokens), at, step, None)
         for slot in self._running:
             self._table[slot].ids.append(tokens[slot])
         requests = list(self._running.values())

@@ -38,8 +38,12 @@ class Matrix:
 
     def __init__(self, weight: Tensor) -> None:
         self.packed = weight.device.type == "cpu" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-        weight = weight.contiguous()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS) if self.packed else weight
+        # A copy in either case: the weights given may be in training.
+        self.weight: Tensor = (
+            torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACK_ROWS)
+            if self.packed
+            else weight.clone(memory_format=torch.contiguous_format)
+        )
 
     def __call__(self, x: Tensor, after: str = "none") -> Tensor:
         """x (N, I) → (N, O), then `relu` or `none`."""

@@ -29,6 +29,7 @@ class Request:
         slot: its slot, -1 while it has none.
         done: prompt tokens computed or reused so far.
         finished: it has ended.
+        abandoned: whoever waited for it stopped waiting.
     """
 
     def __init__(self, prompt: list[int], first_logit: int) -> None:
@@ -37,12 +38,13 @@ class Request:
         self.slot = -1
         self.done = 0
         self.finished = False
+        self.abandoned = False
         self._ended = threading.Event()
 
     @property
     def cancelled(self) -> bool:
         """Whether its caller gave it up."""
-        return False
+        return self.abandoned
 
     def reused(self, tokens: int) -> None:
         """Told how many prompt tokens were already computed."""
@@ -92,7 +94,7 @@ class GenerationRequest(Request):
     @property
     def cancelled(self) -> bool:
         """Whether its caller gave it up."""
-        return self.generation.cancelled
+        return self.abandoned or self.generation.cancelled
 
     def reused(self, tokens: int) -> None:
         """Told how many prompt tokens were already computed."""
