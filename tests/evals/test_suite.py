@@ -84,6 +84,20 @@ def test_loop_that_ends_early_scores_what_was_asked_and_says_so(
     assert all(f"ended early: 4 of {result.total} items" in score.note for score in result.scores)
 
 
+def test_task_that_an_early_end_left_out_has_no_score_and_is_shown(tmp_path: Path) -> None:
+    results = run.evaluate(
+        Guesser(),
+        ["toolcalls", "bits_per_byte"],
+        settings=_without_data(tmp_path),
+        limit=2,
+        loop=lambda _: range(1),
+    )
+    assert results[0].complete
+    assert results[1].scores == []
+    assert not results[1].complete
+    assert "not reached" in show("guesser", "two", results)
+
+
 def test_task_that_is_done_is_not_asked_again(tmp_path: Path) -> None:
     told: list[str] = []
     results = run.evaluate(

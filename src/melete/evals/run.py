@@ -26,7 +26,10 @@ CHUNK = 128
 
 @dataclass
 class TaskResult:
-    """One task's outcome: scores from `items` of `total` items, or the reason why it was skipped."""
+    """One task's outcome: scores from `items` of `total` items, or the reason why it was skipped.
+
+    A task that an early end left without any item has neither.
+    """
 
     task: str
     scores: list[Score] = field(default_factory=list)
@@ -116,7 +119,7 @@ def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
 
 def _result(name: str, task: Task, items: Sequence[Item], seconds: float) -> TaskResult:
     total = len(task.rows)
-    scores = task.scores(items)
+    scores = task.scores(items) if items else []
     if len(items) < total:
         early = f"ended early: {len(items)} of {total} items"
         scores = [replace(score, note="; ".join(filter(None, (score.note, early)))) for score in scores]

@@ -30,8 +30,9 @@ def show(model: str, suite: str, results: Sequence[TaskResult]) -> str:
             interval = f"[{score.low:.3f}, {score.high:.3f}]" if score.low is not None else ""
             value = f"{score.value:.4f}" if score.count else "-"
             table.add_row(score.name, value, interval, f"{score.count:,}", score.note)
-        if result.skipped:
-            table.add_row(result.task, "skipped", "", "", result.skipped.replace("\n", " "))
+        if not result.scores:
+            state = "skipped" if result.skipped else "not reached"
+            table.add_row(result.task, state, "", "", result.skipped.replace("\n", " "))
     text = io.StringIO()
     Console(file=text, width=WIDTH, color_system=None, force_terminal=False).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip()

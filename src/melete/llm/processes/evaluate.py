@@ -64,6 +64,7 @@ def main(config: Config, run: Run) -> None:
         run.datasets.update(result.datasets)
         if result.skipped:
             run.say(f"{result.task} skipped: {result.skipped}")
+        if not result.scores:
             return
         head = result.scores[0]
         run.log(finished, {score.name: score.value for score in result.scores if score.count})
