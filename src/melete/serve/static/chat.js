@@ -123,15 +123,14 @@ class ChatBox extends HTMLElement {
     const article = this.append(message);
     article.classList.add("busy");
     const redraw = throttle(() => (this.fillAssistant(article, message), this.toEnd()), REDRAW_MS);
-    let first = 0;
+    const began = performance.now();
     try {
       for await (const chunk of complete(request, signal)) {
         const delta = chunk.choices[0]?.delta;
         if (chunk.dropped_messages) message.dropped = chunk.dropped_messages;
-        if (delta?.content || delta?.tool_calls) first ||= performance.now();
         message.content += delta?.content ?? "";
         for (const part of delta?.tool_calls ?? []) addCall((message.tool_calls ??= []), part);
-        if (chunk.usage) message.stats = speed(chunk.usage.completion_tokens, performance.now() - first);
+        if (chunk.usage) message.stats = speed(chunk.usage.completion_tokens, performance.now() - began);
         redraw();
       }
     } catch (error) {
@@ -472,9 +471,9 @@ async function toClipboard(text) {
   area.remove();
 }
 
+/** Tokens of an answer, and how many came a second from sending the question to the last of them. */
 function speed(tokens, ms) {
-  const rate = tokens > 1 && ms > 0 ? ` · ${Math.round((tokens / ms) * 1000)} a second` : "";
-  return `${tokens} ${tokens === 1 ? "token" : "tokens"}${rate}`;
+  return `${tokens} ${tokens === 1 ? "token" : "tokens"} · ${Math.round((tokens / ms) * 1000)} a second`;
 }
 
 function clone(template) {
