@@ -15,6 +15,7 @@ import pytest
 import melete_trial  # noqa: F401  puts `trial` on `melete.__path__`
 from melete import settings
 from melete.runs import folder
+from melete.store import database
 
 TRIAL = Path(__file__).with_name("melete_trial.py")
 
@@ -61,6 +62,8 @@ def call(home: settings.Settings, capsys: pytest.CaptureFixture[str]) -> Callabl
 @contextmanager
 def started_run(home: settings.Settings, *args: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """Starts `melete trial count ARGS` and yields it, with its run folder, once its first word is out."""
+    with database.connect(home.database):  # made here, where Alembic is loaded already
+        pass
     child = subprocess.Popen(
         [sys.executable, str(TRIAL), "trial", "count", "--words", "ready", *args],
         stdout=subprocess.PIPE,

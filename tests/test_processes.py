@@ -60,16 +60,17 @@ def test_process_schema_is_json_with_all_fields(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", PROCESSES)
-def test_process_file_loads_nothing_heavy(name: str) -> None:
+def test_process_files_load_nothing_heavy() -> None:
     program = (
-        "import sys, melete_trial; from melete import find; "
-        f"find.process({name!r}); print(*({{'torch', 'transformers', 'fastapi', 'numpy'}} & set(sys.modules)))"
+        "import sys, melete_trial; from melete import find\n"
+        "for name in find.processes():\n"
+        "    find.process(name)\n"
+        "    heavy = {'torch', 'transformers', 'fastapi', 'numpy', 'sqlalchemy'} & set(sys.modules)\n"
+        "    assert not heavy, (name, heavy)"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-    )
-    assert child.stdout.strip() == ""
+    command = [sys.executable, "-c", program]
+    child = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    assert child.returncode == 0, child.stderr
 
 
 @pytest.mark.slow

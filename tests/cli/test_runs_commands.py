@@ -11,7 +11,8 @@ import pytest
 from conftest import started_run
 from melete.jobs.execute import Options, execute
 from melete.records import RunState
-from melete.runs import folder
+from melete.runs import checkpoints, folder
+from melete.runs.lines import last_json_lines
 from melete.settings import Settings
 
 Call = Callable[..., tuple[int, str, str]]
@@ -108,6 +109,9 @@ def test_stop_of_a_live_run_ends_it_as_stopped(home: Settings, call: Call) -> No
         assert f"melete runs resume {path.name}" in out
         assert child.wait(30) == 130
         assert folder.read(path).state is RunState.STOPPED
+        saved = checkpoints.latest(path / "checkpoints")
+        assert saved is not None
+        assert checkpoints.read(saved).step == last_json_lines(path / "metrics.jsonl")[-1]["step"]
 
 
 def test_stop_with_kill_leaves_a_lost_run(home: Settings, call: Call) -> None:

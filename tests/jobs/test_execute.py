@@ -138,17 +138,6 @@ def test_resume_of_a_run_that_lives_is_refused_and_leaves_it_alone(home: Setting
         assert child.wait(30) == 130
 
 
-def test_sigterm_saves_a_checkpoint_and_ends_as_stopped(home: Settings) -> None:
-    with started_run(home, "--steps", "100000", "--hold-s", "0.01", "--save-every", "50000") as (child, path):
-        child.terminate()
-        assert child.wait(30) == 130
-        record = folder.read(path)
-        assert record.state is RunState.STOPPED
-        saved = checkpoints.latest(path / "checkpoints")
-        assert saved is not None
-        assert checkpoints.read(saved).step == losses(path)[-1][0]
-
-
 def test_second_sigint_aborts(home: Settings) -> None:
     with started_run(home, "--steps", "2", "--hold-s", "300") as (child, path):
         child.send_signal(2)

@@ -105,18 +105,19 @@ def test_kill_while_saving_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     """The child is killed as soon as the half-written folder is seen; the next save clears it away."""
     save(tmp_path, step=1)
     program = (
-        "import torch\nfrom pathlib import Path\nfrom melete.runs import checkpoints\nstep = 2\n"
+        "from pathlib import Path\nfrom melete.runs import checkpoints\nfiles = {'model': bytes(20_000_000)}\n"
         "while True:\n"
-        "    tensors = {'model': {'w': torch.zeros(3_000_000)}}\n"
-        f"    checkpoints.save(Path({str(tmp_path)!r}), kind='trial', step=step, config={{}}, tensors=tensors)\n"
+        f"    checkpoints.save(Path({str(tmp_path)!r}), kind='trial', step=2, "
+        "config={}, tensors={}, side_files=files)"
     )
     child = subprocess.Popen([sys.executable, "-c", program])
-    while not list(tmp_path.glob(".tmp-*/model.safetensors")):
+    while not list(tmp_path.glob(".tmp-*/model")):
         assert child.poll() is None
     child.send_signal(signal.SIGKILL)
     child.wait()
     newest = checkpoints.latest(tmp_path)
     assert newest is not None
-    assert checkpoints.load(newest, "model")
+    for name in checkpoints.read(newest).files:
+        checkpoints.read_file(newest, name)
     save(tmp_path, step=3)
     assert not list(tmp_path.glob(".tmp-*"))

@@ -5,12 +5,12 @@ A run is indexed by host, home and id. What the index says of a run of this home
 
 from __future__ import annotations
 
+import importlib
 import socket
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from melete.records import RunRecord
 from melete.runs import folder as folders
@@ -94,7 +94,7 @@ def row(settings: Settings, folder: Path, record: RunRecord) -> dict[str, Any]:
 def _upsert(connection: Connection, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(RunRow)
+    dialect = importlib.import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
+    statement = dialect.insert(RunRow)
     changed = {key: statement.excluded[key] for key in rows[0] if key not in ("location", "id")}
     connection.execute(statement.on_conflict_do_update(index_elements=["location", "id"], set_=changed), rows)
