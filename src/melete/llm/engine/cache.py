@@ -153,6 +153,7 @@ class SlotCache:
         for kv, ring in zip(self.kv, self.rings, strict=True):
             if ring is not None:
                 window = ring.size(3)
+                ring[:, slot].zero_()
                 positions = torch.arange(max(0, length - window), length, device=self.device)
                 ring[:, slot, :, positions % window] = kv[:, slot, :, positions]
 
