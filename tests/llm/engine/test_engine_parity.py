@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melete.errors import ConfigError
 from melete.llm.engine import Engine, Sampling, cache, score
 from melete.llm.lm import LM
 
@@ -142,6 +143,19 @@ def transformers_lm(family: str) -> LM:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return LM(model, None, None, 96, "transformers", family, source=family)  # type: ignore[arg-type]
+
+
+def test_transformers_model_with_capped_scores_is_refused_at_once() -> None:
+    import transformers
+
+    config = transformers.Gemma2Config(
+        vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, max_position_embeddings=64,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    lm = LM(model, None, None, 64, "transformers", "gemma", source="gemma")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="softcap"):
+        Engine(lm)
 
 
 def generate_by_transformers(lm: LM, prompt: list[int], count: int) -> list[int]:

@@ -238,6 +238,22 @@ def test_weights_that_are_not_numbers_end_requests_with_an_error_and_the_engine_
     assert engine.generate([PROMPT], Sampling(max_tokens=4, temperature=0, **NO_STOP))[0] == before
 
 
+def test_model_that_fails_in_a_step_ends_its_requests_and_the_engine_lives(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: Any) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(engine.runner, "forward", out_of_memory)
+        failed = engine.generate([PROMPT, OTHERS[0]], Sampling(max_tokens=4, **NO_STOP))
+    assert [(c.finish_reason, c.error) for c in failed] == [
+        ("error", "The model failed: RuntimeError: out of memory")
+    ] * 2
+    assert engine.generate([PROMPT], Sampling(max_tokens=4, **NO_STOP))[0].finish_reason == "length"
+    assert engine.stats().running == 0
+
+
 def test_swap_of_weights_of_another_shape_changes_nothing(lm: LM, engine: Engine) -> None:
     before = engine.generate([PROMPT], Sampling(max_tokens=4, temperature=0, **NO_STOP))[0].token_ids
     with pytest.raises(CheckpointError, match=r"head\.weight"):

@@ -6,20 +6,20 @@ a second module tree over the same tensors, so the caller's model keeps its atte
 a copy.
 
 Limits: softmax attention with rotary or learned positions over all or a window of the context. Models whose scores
-are capped, that use attention sinks, biases, linear or latent attention are refused.
+are capped, that use attention sinks, biases, linear or latent attention are refused when the engine is made.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from melete.errors import CheckpointError, ConfigError
-from melete.llm.engine.cache import CacheShape, Pass, SlotCache
+from melete.llm.engine.cache import CacheShape, Pass, PrefillPass, Segment, SlotCache
 
 NAME = "melete_slots"
 """Name of the attention function in transformers' registry; no mask is registered, so none is built."""
@@ -75,6 +75,25 @@ class HFRunner:
             device,
             torch.float32 if device.type == "cpu" else self.dtype,
         )
+
+        self._try_out()
+
+    def _try_out(self) -> None:
+        """Runs one token, so that a model the engine cannot run is refused now and not in the middle of a request."""
+        probe = _Probe(self.cache, [Segment(0, 0, 0, 1)])
+        self.cache.clean(1)
+        token = torch.zeros(1, dtype=torch.long, device=self.device)
+        name = type(self.model).__name__
+        try:
+            with torch.inference_mode():
+                self.forward(token, token, probe, None)
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"The engine cannot run a {name}: {error}") from error
+        if len(probe.layers) != len(self.cache.kv):
+            raise ConfigError(
+                f"The engine cannot run a {name}: its attention does not go through transformers' attention interface.",
+                next_step="Use a model of another family, such as Qwen or Llama.",
+            )
 
     def _own(self, model: Any) -> Any:
         """A module tree of our own: over the same tensors, or over cast ones, or over a LoRA folded in."""
@@ -138,6 +157,19 @@ class HFRunner:
     def finish(self, raw: Tensor) -> Tensor:
         """See `Runner.finish`: these are the model's logits already."""
         return raw
+
+
+class _Probe(PrefillPass):
+    """A prefill that notes which layers came by."""
+
+    def __init__(self, cache: SlotCache, segments: Sequence[Segment]) -> None:
+        super().__init__(cache, segments)
+        self.layers: set[int] = set()
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """See `Pass.attend`."""
+        self.layers.add(layer)
+        return super().attend(layer, q, k, v, scale)
 
 
 def _windows(config: Any, context: int) -> tuple[int, ...]:
