@@ -103,6 +103,19 @@ def test_exception_of_the_function_reaches_the_checks_with_its_type() -> None:
 
 
 @linux
+def test_checks_can_use_the_installed_packages_when_allowed() -> None:
+    checks = "import numpy\nassert f(3) == list(numpy.arange(3))"
+    assert sandbox.check("def f(n): return list(range(n))", "f", checks, packages=True).passed
+
+
+@linux
+def test_program_cannot_plant_a_module_for_the_checks() -> None:
+    program = "open('planted.py', 'w').write('answer = 1')\ndef f(): return 1"
+    grade = sandbox.check(program, "f", "import planted\nassert f() == planted.answer")
+    assert "No module named 'planted'" in grade.reason
+
+
+@linux
 def test_what_is_not_covered_is_a_change_in_place() -> None:
     checks = "values = [2, 1]\nf(values)\nassert values == [1, 2]"
     assert not sandbox.check("def f(values): values.sort()", "f", checks).passed

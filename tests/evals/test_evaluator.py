@@ -118,6 +118,12 @@ def test_windows_give_every_token_half_of_the_context() -> None:
     assert windows[1][0] == [0, *range(2, 9)]
 
 
+def test_model_without_a_beginning_of_text_scores_every_token(evaluator: Evaluator, monkeypatch: Any) -> None:
+    monkeypatch.setattr(LM, "bos", None)
+    alone, after = evaluator.score([ScoreRequest("", "abc"), ScoreRequest("ab", "c")])
+    assert (alone.tokens, alone.bytes, after.tokens) == (3, 3, 1)
+
+
 def test_prompt_that_leaves_no_room_still_gets_an_answer(evaluator: Evaluator) -> None:
     how = Generate(max_tokens=8)
     texts = evaluator.generate(["y" * 500, "z"], how)

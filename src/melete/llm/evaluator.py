@@ -62,10 +62,7 @@ class Evaluator:
         contexts, cut_texts = self._contexts(texts, continuations)
         windows, counts, cuts = [], [], []
         for text, continuation in zip(texts, continuations, strict=True):
-            context = contexts[text]
-            if not context:  # a tokenizer without a beginning of text: the first token cannot be scored
-                context, continuation = continuation[:1], continuation[1:]
-            parts = list(split(context, continuation, self.engine.context))
+            parts = list(split(contexts[text], continuation, self.engine.context))
             windows += parts
             counts.append(len(parts))
             cuts.append(text in cut_texts)
@@ -91,7 +88,8 @@ class Evaluator:
             longest[text] = max(longest.get(text, 0), len(continuation))
         contexts, cut = {}, set()
         for text, length in longest.items():
-            tokens = self._start() + self.lm.encode(text)
+            # Without a beginning-of-text token, what ends a turn stands before a text that is scored from its start.
+            tokens = self._start() + self.lm.encode(text) or list(self.lm.chat.stop_ids[:1])
             room = max(self.engine.context - length, self.engine.context // 2)
             if len(tokens) > room:
                 cut.add(text)

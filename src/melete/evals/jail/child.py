@@ -68,6 +68,7 @@ def _keep(
     if os.read(alive, 1) != b"1":  # the launcher died before `die_with_parent` took effect
         os._exit(1)
     _write(report, {"protections": protections})
+    sys.path += [spec["packages"]] if spec["packages"] else []
     questions, answers = os.pipe(), os.pipe()
     started = time.monotonic()
     program = os.fork()
@@ -195,7 +196,6 @@ def _run_program(spec: dict[str, Any], questions: int, answers: int) -> NoReturn
         del sys.modules[name]
     sys.modules["__main__"] = main_module
     sys.path[:] = [path for path in sys.path if path != spec["source"]]
-    sys.path += [spec["packages"]] if spec["packages"] else []
     sys.argv[:] = [""]
     sys.dont_write_bytecode = True
     code = 0
