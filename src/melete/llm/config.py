@@ -42,7 +42,6 @@ class GPTConfig:
         kv_heads: key and value heads; `heads` is a multiple of it.
         windows: one letter per layer, repeated to the depth: L attends to the whole context, S to a quarter of it.
             The last layer is always L.
-        softcap: logits are bent into (-softcap, softcap).
         rope_base: base of the rotary frequencies.
     """
 
@@ -53,7 +52,6 @@ class GPTConfig:
     heads: int = 4
     kv_heads: int = 4
     windows: str = "L"
-    softcap: float = 15.0
     rope_base: float = 10_000.0
 
     def __post_init__(self) -> None:

@@ -1,10 +1,12 @@
-"""Cross-entropy of soft-capped logits that never holds the logits of a whole batch.
+"""Cross-entropy of a language-model head that never holds the logits of a whole batch.
 
-The head's matmul, the cap and the softmax run over chunks of rows. When the loss is one number, its gradient is known
-at once, so the gradients of the hidden states and of the head are computed in the forward pass and the logits are
-never needed again; per-token losses (`reduction="none"`) compute them once more in the backward pass.
+The head's matmul and the softmax run over chunks of rows. When the loss is one number, its gradient is known at once:
+the gradients of the hidden states and of the head are computed on the way forward and the logits are never needed
+again. Per-token losses (`reduction="none"`) compute them once more on the way back.
 
-With z = h Wᵀ, l = c·tanh(z / c), p = softmax(l):  dL/dz = (p - onehot) · (1 - (l / c)²).
+With z = h Wᵀ and p = softmax(z), row n weighted by w:  dL/dz = w · (p - onehot). The weight is applied to the rows of
+width C, not to the V logits. While training, p is in the compute dtype, which its gradient has anyway; without a
+gradient the softmax is taken in fp32.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -1
@@ -21,115 +24,87 @@ CHUNK_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 28}
 """Logits held at once: a CPU chunk stays in the caches, a CUDA chunk fills the machine."""
 
 
-def softcap_cross_entropy(
-    hidden: Tensor, head: Tensor, targets: Tensor, softcap: float, reduction: str = "mean"
-) -> Tensor:
-    """Cross-entropy of `softcap · tanh(hidden @ headᵀ / softcap)` against targets.
+def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of `hidden @ headᵀ` against targets.
 
     Args:
         hidden: (N, C) final hidden states.
         head: (V, C) output matrix.
         targets: (N,) token ids; -1 is ignored.
-        softcap: bound of the logits.
         reduction: `mean` over the targets that count (0 when none does), `sum`, or `none`: (N,) with 0 where ignored.
 
     Returns:
         fp32 loss.
     """
     if reduction == "none":
-        losses: Tensor = _TokenLosses.apply(hidden, head, targets, softcap)  # type: ignore[no-untyped-call]
+        losses: Tensor = _TokenLosses.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
         return losses
     assert reduction in ("mean", "sum"), reduction
-    count = (targets != IGNORE).sum().clamp_min(1)
-    scale = 1.0 / count if reduction == "mean" else torch.ones((), device=hidden.device)
+    count = (targets != IGNORE).sum().clamp_min(1) if reduction == "mean" else targets.new_ones(())
     if not torch.is_grad_enabled() or not (hidden.requires_grad or head.requires_grad):
-        return _forward(hidden, head, targets, softcap).sum() * scale
-    loss: Tensor = _SummedLoss.apply(hidden, head, targets, softcap, scale)  # type: ignore[no-untyped-call]
-    return loss
+        return _losses(hidden, head, targets).sum() / count
+    total: Tensor = _SummedLoss.apply(hidden, head, targets)  # type: ignore[no-untyped-call]
+    return total / count
 
 
-def softcap_logits(hidden: Tensor, head: Tensor, softcap: float) -> Tensor:
-    """(…, V) fp32 capped logits, for sampling and for tests."""
-    return softcap * torch.tanh((hidden @ head.T).float() / softcap)
-
-
-def _chunks(N: int, V: int, device: torch.device) -> list[tuple[int, int]]:
+def _chunks(N: int, V: int, device: torch.device) -> list[slice]:
     rows = max(16, CHUNK_NUMBERS.get(device.type, 1 << 24) // V)
-    return [(start, min(start + rows, N)) for start in range(0, N, rows)]
+    return [slice(start, min(start + rows, N)) for start in range(0, N, rows)]
 
 
-def _chunk_losses(
-    hidden: Tensor, head: Tensor, targets: Tensor, softcap: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses (n,), capped logits / softcap (n, V) fp32, log of the normaliser (n, 1)."""
-    bent = (hidden @ head.T).float().mul_(2 / softcap).sigmoid_().mul_(2).sub_(1)  # tanh(z / c), cheaper so
-    # |l| < softcap keeps exp in range, so the usual subtraction of the maximum is not needed.
-    log_sum = torch.mul(bent, softcap).exp_().sum(-1, keepdim=True).log_()
-    picked = bent.gather(1, targets.clamp_min(0)[:, None]) * softcap
-    return (log_sum - picked)[:, 0] * (targets != IGNORE), bent, log_sum
-
-
-def _forward(hidden: Tensor, head: Tensor, targets: Tensor, softcap: float) -> Tensor:
+def _losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """(N,) fp32 losses by an fp32 softmax."""
     losses = hidden.new_empty(hidden.size(0), dtype=torch.float32)
-    for start, end in _chunks(hidden.size(0), head.size(0), hidden.device):
-        losses[start:end] = _chunk_losses(hidden[start:end], head, targets[start:end], softcap)[0]
+    for rows in _chunks(hidden.size(0), head.size(0), hidden.device):
+        logits = (hidden[rows] @ head.T).float()
+        losses[rows] = F.cross_entropy(logits, targets[rows], ignore_index=IGNORE, reduction="none")
     return losses
 
 
-def _chunk_grad(
-    bent: Tensor, log_sum: Tensor, targets: Tensor, softcap: float, weight: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """dL/dz (n, V) of a chunk, each row times its `weight` (n, 1)."""
-    grad = torch.mul(bent, softcap).sub_(log_sum).exp_()
-    grad.scatter_add_(1, targets.clamp_min(0)[:, None], -torch.ones_like(log_sum))
-    grad.mul_(weight * (targets != IGNORE)[:, None])
-    return grad.mul_(bent.square_().neg_().add_(1)).to(dtype)
+def _gradients(
+    hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses (N,), d/dhidden (N, C) and d/dhead (V, C) of Σ weights · losses; weights (N, 1) in the compute dtype."""
+    losses = hidden.new_empty(hidden.size(0), dtype=torch.float32)
+    dhidden, dhead = torch.empty_like(hidden), torch.zeros_like(head, dtype=torch.float32)
+    minus_one = hidden.new_full((1, 1), -1.0)
+    for rows in _chunks(hidden.size(0), head.size(0), hidden.device):
+        probs = torch.softmax(hidden[rows] @ head.T, dim=-1)
+        picked = targets[rows].clamp_min(0)[:, None]
+        losses[rows] = probs.gather(1, picked)[:, 0].float().clamp_min_(1e-30).log_().neg_()
+        dlogits = probs.scatter_add_(1, picked, minus_one.expand(picked.size(0), 1))
+        torch.mul(dlogits @ head, weights[rows], out=dhidden[rows])
+        dhead += dlogits.T @ (hidden[rows] * weights[rows])
+    return losses, dhidden, dhead.to(head.dtype)
 
 
 class _SummedLoss(torch.autograd.Function):
-    """Σ losses · scale, with both gradients computed on the way forward."""
+    """Σ losses, with both gradients computed on the way forward."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, softcap: float, scale: Tensor
-    ) -> Tensor:
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        dhidden = torch.empty_like(hidden)
-        dhead = torch.zeros_like(head, dtype=torch.float32)
-        for start, end in _chunks(hidden.size(0), head.size(0), hidden.device):
-            h, t = hidden[start:end], targets[start:end]
-            losses, bent, log_sum = _chunk_losses(h, head, t, softcap)
-            total += losses.sum()
-            dlogits = _chunk_grad(bent, log_sum, t, softcap, scale, hidden.dtype)
-            dhidden[start:end] = dlogits @ head
-            dhead += dlogits.T @ h
-        ctx.save_for_backward(dhidden, dhead.to(head.dtype))
-        return total * scale
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        counted = targets != IGNORE
+        losses, dhidden, dhead = _gradients(hidden, head, targets, counted[:, None].to(hidden.dtype))
+        ctx.save_for_backward(dhidden, dhead)
+        return (losses * counted).sum()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         dhidden, dhead = ctx.saved_tensors
-        return dhidden * grad.to(dhidden.dtype), dhead * grad.to(dhead.dtype), None, None, None
+        return dhidden * grad.to(dhidden.dtype), dhead * grad.to(dhead.dtype), None
 
 
 class _TokenLosses(torch.autograd.Function):
-    """Losses (N,), with the logits computed again on the way back."""
+    """Losses (N,), with the probabilities computed again on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, softcap: float) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(hidden, head, targets)
-        ctx.softcap = softcap
-        return _forward(hidden, head, targets, softcap)
+        return _losses(hidden, head, targets)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         hidden, head, targets = ctx.saved_tensors
-        dhidden = torch.empty_like(hidden)
-        dhead = torch.zeros_like(head, dtype=torch.float32)
-        for start, end in _chunks(hidden.size(0), head.size(0), hidden.device):
-            h, t = hidden[start:end], targets[start:end]
-            _, bent, log_sum = _chunk_losses(h, head, t, ctx.softcap)
-            dlogits = _chunk_grad(bent, log_sum, t, ctx.softcap, grad[start:end, None], hidden.dtype)
-            dhidden[start:end] = dlogits @ head
-            dhead += dlogits.T @ h
-        return dhidden, dhead.to(head.dtype), None, None
+        weights = (grad * (targets != IGNORE))[:, None].to(hidden.dtype)
+        _, dhidden, dhead = _gradients(hidden, head, targets, weights)
+        return dhidden, dhead, None

@@ -8,7 +8,7 @@
         q, k = rotary(norm(q))·scale, rotary(norm(k))       norm over the head dimension; scale = sharpness / √D
         x  = x + out @ attention(q, k, v, window)
         x  = x + down @ relu(up @ norm(x))²
-    logits = softcap·tanh(head @ norm(x) / softcap)
+    logits = head @ norm(x)
 
 Decisions: no biases and no learned norm gains (`norm` is RMS norm); q, k and v come from one matrix; projections back
 into the stream start at zero, so the model starts as its embedding; embedding and head are separate. Rotary pairs
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from melete.errors import ConfigError
 from melete.llm.attention import causal_attention
 from melete.llm.config import GPTConfig
-from melete.llm.loss import softcap_cross_entropy, softcap_logits
+from melete.llm.loss import cross_entropy
 from melete.llm.ops import norm, normed_rotary, relu_squared
 
 SHARPNESS = 1.44
@@ -166,10 +166,8 @@ class GPT(nn.Module):
         """
         hidden = self.trunk(tokens)
         if targets is None:
-            return softcap_logits(hidden, self.head.weight, self.config.softcap)
-        loss = softcap_cross_entropy(
-            hidden.flatten(0, 1), self.head.weight, targets.flatten(), self.config.softcap, reduction
-        )
+            return (hidden @ self.head.weight.T).float()
+        loss = cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(), reduction)
         return loss.view(targets.shape) if reduction == "none" else loss
 
     def compile_trunk(self) -> None:
