@@ -52,7 +52,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def sft(settings: Settings, base: Path, data: Path, limit: int | None = None, **values: object) -> RunRecord:
     config = {
         "device": "cpu", "base": str(base), "data": str(data), "steps": 6, "batch_tokens": 512, "context": 128,
-        "val_rows": 2, "rate": 50.0, **values,
+        "val_rows": 2, "val_turns": 0, "rate": 50.0, **values,
     }  # fmt: skip
     return execute("llm.sft", config, Options(settings=settings, limit_batches=limit))
 

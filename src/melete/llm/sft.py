@@ -7,6 +7,7 @@ before anything is evaluated. Limits: see `packing.py` for long conversations, `
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from dataclasses import dataclass
@@ -15,18 +16,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from melete import metrics
 from melete import settings as settings_module
 from melete.errors import ConfigError
 from melete.llm import finetune
 from melete.llm.config import resolve_device
 from melete.llm.distributed import World, join
+from melete.llm.engine import Engine
 from melete.llm.learner import Learner, schedule
 from melete.llm.packing import Rows, Source, fixed_rows, open_mixture
+from melete.llm.rewards import toolcalls
+from melete.llm.rollout import fitting, rollouts, transcript
+from melete.records import Score
 from melete.runs.run import Run
+from melete.settings import Settings
 
 if TYPE_CHECKING:
     from melete.llm.processes.sft import Config
 
+ANSWER_TOKENS = 96
+"""Most tokens of a turn that is tried."""
 MICRO_TOKENS = {"cpu": 4096, "cuda": 32768}
 """Tokens of one forward pass."""
 Row = tuple[np.ndarray, np.ndarray]
@@ -85,6 +94,8 @@ def train(config: Config, run: Run) -> None:
             run.result["val_loss"] = round(val_loss, 4)
     for source in sources:
         run.say(f"{source.name}: {source.tally.text()}")
+    if world.rank == 0:
+        try_turns(learner, held_out, config, run, settings)
     world.close()
 
 
@@ -115,6 +126,34 @@ def evaluate(learner: Learner, rows: list[Row], world: World) -> float:
     total[1] = _targets(rows)
     loss, count = (float(value) for value in world.sum(total))
     return loss / max(1.0, count)
+
+
+def try_turns(learner: Learner, held_out: list[Source], config: Config, run: Run, settings: Settings) -> None:
+    """Lets the model answer held-out requests, keeps some as samples, and scores the tool calls."""
+    lm = learner.lm
+    due = toolcalls.decisions(c for source in held_out for c in source.conversations[: 2 * config.val_turns])
+    problems = fitting(lm, due, ANSWER_TOKENS)
+    calls = [p for p in problems if p.answer][: config.val_turns]
+    talk = [p for p in problems if not p.answer][: config.val_turns // 4]
+    if not calls and not talk:
+        return
+    engine = Engine(lm, slots=min(32, len(calls) + len(talk)))
+    engine.swap(learner.weights())
+    task = toolcalls.Task(settings)
+    with run.timed("trying held-out turns"):
+        episodes = rollouts(
+            engine, lm, task, [*calls, *talk], max_tokens=ANSWER_TOKENS, temperature=0.0, seed=(config.seed,)
+        )
+    shown = [*episodes[:4], *episodes[len(calls) :][:2]]
+    run.sample(0, "held_out_turns", "\n\n".join(map(transcript, shown)))
+    if calls:
+        exact = sum(episode.reward == 1.0 for episode in episodes[: len(calls)])
+        rate = metrics.success_rate(exact, len(calls))
+        run.say(
+            f"tool calls on held-out requests: {exact} of {len(calls)} exact ({rate.low:.0%} to {rate.high:.0%})"
+        )
+        score = Score("sft/calls_exact", rate.value, rate.count, rate.low, rate.high, "held out, greedy")
+        run.result["calls_exact"] = dataclasses.asdict(score)
 
 
 def micro_batches(rows: list[Row], device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -26,7 +26,7 @@ class Config(ProcessConfig):
     )
     epochs: float = Field(1.0, gt=0, description="Times that the data is seen, if --steps is 0.")
     steps: int = Field(0, ge=0, description="Optimizer steps; 0 follows from --epochs.")
-    batch_tokens: int = Field(4096, ge=1, description="Tokens of an optimizer step.")
+    batch_tokens: int = Field(2048, ge=1, description="Tokens of an optimizer step.")
     context: int = Field(0, ge=0, description="Tokens of a row; 0 takes the model's context, at most 2,048.")
     rate: float = Field(1.0, gt=0, description="Factor of the learning rates.")
     lora_rank: int = Field(
@@ -34,10 +34,18 @@ class Config(ProcessConfig):
     )
     val_rows: int = Field(32, ge=0, description="Rows that the validation loss is taken over.")
     val_every: int = Field(100, ge=0, description="Steps between validations; 0 validates at the end.")
+    val_turns: int = Field(48, ge=0, description="Held-out tool calls that the model tries at the end.")
     save_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves at the end.")
 
 
-EXAMPLE = {"base": "latest", "data": "toolcalls", "steps": 2, "batch_tokens": 512, "val_rows": 2}
+EXAMPLE = {
+    "base": "latest",
+    "data": "toolcalls",
+    "steps": 2,
+    "batch_tokens": 512,
+    "val_rows": 2,
+    "val_turns": 2,
+}
 
 
 def main(config: Config, run: Run) -> None:

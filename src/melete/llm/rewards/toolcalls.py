@@ -8,7 +8,7 @@ Limit: the wording of a text answer is not judged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from melete import datasets
@@ -33,14 +33,8 @@ class Task:
 
     def problems(self, split: str) -> list[Problem]:
         """Decisions of the assistant in the order of the dataset; the answer is the tuple of calls, possibly empty."""
-        found = []
         every = datasets.open("toolcalls", self.settings).conversations(split)
-        for conversation in islice(every, MOST_CONVERSATIONS):
-            for i, turn in enumerate(conversation.turns):
-                if turn.role == "assistant" and i and conversation.turns[i - 1].role == "user":
-                    asked = Conversation(conversation.turns[:i], conversation.tools)
-                    found.append(Problem(asked, turn.tool_calls))
-        return found
+        return decisions(islice(every, MOST_CONVERSATIONS))
 
     def reply(self, problem: Problem, call: ToolCall) -> str:
         """Never reached: an episode is one turn."""
@@ -50,6 +44,16 @@ class Task:
         """1 for exactly the demonstrated calls; see `call_score`."""
         first = next(turn for turn in turns if turn.role == "assistant")
         return call_score(first.tool_calls, problem.answer)
+
+
+def decisions(conversations: Iterable[Conversation]) -> list[Problem]:
+    """Conversations cut before each assistant turn that answers a user; the answer is the tuple of its calls."""
+    return [
+        Problem(Conversation(conversation.turns[:i], conversation.tools), turn.tool_calls)
+        for conversation in conversations
+        for i, turn in enumerate(conversation.turns)
+        if turn.role == "assistant" and i and conversation.turns[i - 1].role == "user"
+    ]
 
 
 def call_score(proposed: Sequence[ToolCall], expected: Sequence[ToolCall]) -> float:
