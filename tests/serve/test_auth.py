@@ -88,3 +88,14 @@ def test_port_in_use_names_port_and_next_step(server: Server, tmp_path: Path) ->
     port = int(server.url.rsplit(":", 1)[1])
     with pytest.raises(ServerError, match=rf"Port {port} .*\n.*\n.*--port {port + 1}"):
         serving.bind("127.0.0.1", port, settings_in(tmp_path))
+
+
+def test_page_and_files_have_the_headers_of_a_strict_page(server: Server) -> None:
+    page = httpx.get(f"{server.url}/", follow_redirects=True)
+    assert page.url.path == "/chat"
+    assert "script-src 'self';" in page.headers["Content-Security-Policy"]
+    assert "<script>" not in page.text
+    first = httpx.get(f"{server.url}/static/chat.js")
+    assert first.headers["Cache-Control"] == "no-cache"
+    again = httpx.get(f"{server.url}/static/chat.js", headers={"If-None-Match": first.headers["ETag"]})
+    assert again.status_code == 304

@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Path, Request
-from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -108,7 +107,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI
         }
 
     page.add_to(app, models, settings)
-    app.mount("/static", StaticFiles(directory=page.STATIC), name="static")
+    app.mount("/static", page.Assets(directory=page.STATIC), name="static")
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(MeleteError, _on_melete_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -140,7 +139,8 @@ class EventStream(Response):
                     text = "".join(form.chunks(*news) for news in answer.advance())
                     if answer.finished:
                         text += form.closing(answer.usage())
-                    await send(_piece(text, more=not answer.finished))
+                    if text:
+                        await send(_piece(text, more=not answer.finished))
         except Problem as problem:
             # The status has been sent; what is left is an event that OpenAI clients raise as an error.
             error = f"data: {json.dumps(problem.body(), ensure_ascii=False)}\n\ndata: [DONE]\n\n"

@@ -255,4 +255,4 @@ def _delta(delta: Delta) -> str:
 
 def _finite(logprob: float) -> float:
     """JSON has no infinity; OpenAI writes -9999 for a token that cannot be."""
-    return max(logprob, -9999.0)
+    return logprob if logprob > -9999.0 else -9999.0

@@ -5,23 +5,11 @@
 // answers in words. An assistant message may also hold `stats`, `results` (call id to tool result) and `dropped`, the
 // number of messages that the server left out because the conversation had outgrown the model's context.
 
-import { calculate, complete } from "./api.js";
+import { complete } from "./api.js";
 import { ready, show } from "./markdown.js";
 import * as store from "./store.js";
+import { addCall, asked, CALCULATOR, run } from "./tools.js";
 
-const CALCULATOR = {
-  type: "function",
-  function: {
-    name: "calculator",
-    description: "Work out an arithmetic expression.",
-    parameters: {
-      type: "object",
-      properties: { expression: { type: "string" } },
-      required: ["expression"],
-      additionalProperties: false,
-    },
-  },
-};
 const MOST_ROUNDS = 6;
 const REDRAW_MS = 50;
 
@@ -428,36 +416,6 @@ class ChatBox extends HTMLElement {
       event.preventDefault();
       this.begin();
     }
-  }
-}
-
-/** Adds a piece of a streamed tool call to the calls so far. */
-function addCall(calls, part) {
-  const call = (calls[part.index] ??= { id: part.id, type: "function", function: { name: "", arguments: "" } });
-  call.function.name += part.function?.name ?? "";
-  call.function.arguments += part.function?.arguments ?? "";
-}
-
-/** What a call gives back; what is wrong with it is said to the model as a result. */
-async function run(call, signal) {
-  if (call.function.name !== "calculator") return `error: there is no tool named ${call.function.name || "(none)"}`;
-  let given;
-  try {
-    given = JSON.parse(call.function.arguments);
-  } catch {
-    return "error: the arguments are not JSON";
-  }
-  if (typeof given?.expression !== "string") return "error: the argument 'expression' is missing";
-  return calculate(given.expression, signal);
-}
-
-/** The arguments of a call, short where they can be. */
-function asked(text) {
-  try {
-    const given = JSON.parse(text);
-    return Object.keys(given).length === 1 ? String(Object.values(given)[0]) : JSON.stringify(given, null, 1);
-  } catch {
-    return text;
   }
 }
 
