@@ -14,7 +14,7 @@ import yaml
 
 from conftest import TRIAL, started_run
 from melete.errors import ConfigError, RunStateError, StorageError, TrainingError, UnknownNameError
-from melete.jobs.execute import Options, execute, resume
+from melete.jobs.execute import Options, execute, read_config, resume
 from melete.records import RunRecord, RunState
 from melete.runs import checkpoints, folder
 from melete.runs.lines import read_json_lines
@@ -108,6 +108,18 @@ def test_resume_of_a_run_that_succeeded_says_that_nothing_is_left(home: Settings
     count(home, steps=1)
     with pytest.raises(RunStateError, match="nothing is left to resume"):
         resume(only_run(home), Options(home))
+
+
+def test_latest_is_written_down_as_the_checkpoint_it_meant(home: Settings) -> None:
+    count(home, steps=4, save_every=2)
+    record = count(home, base="latest", save_every=1)
+    assert read_config(home.runs / record.id)["base"] == f"{folder.ids(home.runs)[0]}:4"
+
+
+def test_input_that_does_not_exist_makes_no_folder(home: Settings) -> None:
+    with pytest.raises(UnknownNameError):
+        count(home, base="nothing")
+    assert folder.ids(home.runs) == []
 
 
 def test_limit_batches_is_kept_with_the_run(home: Settings) -> None:

@@ -52,7 +52,7 @@ def test_run_executes_the_steps_in_order_and_names_runs_by_reference(
     assert [step.run for step in job.steps] == folder.ids(home.runs)
     assert job.steps[0].run is not None
     assert job.steps[1].run is not None
-    assert read_config(home.runs / job.steps[1].run)["base"] == job.steps[0].run
+    assert read_config(home.runs / job.steps[1].run)["base"] == f"{job.steps[0].run}:4"
     record = folder.read(home.runs / job.steps[1].run)
     assert (record.job, record.step_name) == (job.id, "two")
     assert "share" in out

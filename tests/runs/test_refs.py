@@ -46,6 +46,12 @@ def test_name_of_two_runs_is_the_newest(home: Settings) -> None:
     assert refs.run(home, "best") == second
 
 
+def test_name_of_a_step_in_a_job_is_the_run_that_executed_it(home: Settings) -> None:
+    path, _ = folder.create(home, "trial.count", job="j", step_name="base")
+    folder.create(home, "trial.count", job="j", step_name="chat")
+    assert refs.run(home, "base") == path
+
+
 def test_beginning_of_two_runs_is_an_error_that_lists_them(home: Settings) -> None:
     first, second = make(home), make(home)
     with pytest.raises(UnknownNameError, match="More than one run") as caught:

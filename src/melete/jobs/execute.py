@@ -23,7 +23,7 @@ from typing import Any
 from melete import find
 from melete import settings as settings_module
 from melete.errors import MeleteError, RunStateError, StorageError
-from melete.jobs.plan import derived
+from melete.jobs.plan import derived, pin
 from melete.jobs.signals import stop_signals
 from melete.records import RunRecord, RunState, move
 from melete.runs import folder as folders
@@ -64,11 +64,11 @@ def execute(
         The record of a run that succeeded or was stopped.
 
     Raises:
-        ConfigError: a value is wrong; no run folder was made.
+        ConfigError: a value is wrong, or an input does not exist (any error of its kind); no run folder was made.
         MeleteError: the run failed; its folder says so too.
     """
     options = options or Options()
-    config = parse_config(process, values)
+    config = pin(parse_config(process, values), options.settings)
     limit = options.limit_batches
     if rank() > 0:
         record = RunRecord("silent", process, RunState.RUNNING, time.time())

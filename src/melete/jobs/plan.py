@@ -7,6 +7,7 @@ has one.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from melete.errors import MeleteError
 from melete.runs import refs
 from melete.runs.process import Input, ProcessConfig, parse_config
 from melete.settings import Settings
+
+PINNED = re.compile(r"[^/]+:\d+")
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,24 @@ def inputs(config: ProcessConfig, settings: Settings, pending: frozenset[str] = 
     return found
 
 
+def pin(config: ProcessConfig, settings: Settings) -> ProcessConfig:
+    """The config with each reference to a checkpoint replaced by the run and step that it stands for now.
+
+    What `latest` or a name meant is so written into the run's folder, and a resume starts from the same checkpoint.
+
+    Raises:
+        MeleteError: a checkpoint does not exist or does not fit.
+    """
+    pinned = {}
+    for key, field in type(config).model_fields.items():
+        value = getattr(config, key)
+        for mark in field.metadata:
+            if isinstance(mark, Input) and mark.what != "dataset" and isinstance(value, str) and value:
+                found = _resolve(mark, value, settings)
+                pinned[key] = found if PINNED.fullmatch(found) else value
+    return config.model_copy(update=pinned)
+
+
 def _waits(ref: str, pending: frozenset[str]) -> bool:
     return ref.startswith("@") and ref[1:] in pending
 
@@ -117,11 +138,9 @@ def _resolve(mark: Input, ref: str, settings: Settings) -> str:
     if mark.what == "model" and ref.count("/") == 1 and not Path(ref).exists():
         return "hub id, looked up when it runs"
     folder = refs.checkpoint(settings, ref, mark.kinds)
-    return (
-        f"{folder.parent.parent.name}:{int(folder.name.removeprefix('step_'))}"
-        if "step_" in folder.name
-        else str(folder)
-    )
+    step = folder.name.removeprefix("step_")
+    ours = folder.parent.parent.parent == settings.runs and step.isdecimal()
+    return f"{folder.parent.parent.name}:{int(step)}" if ours else str(folder)
 
 
 def _dataset(part: str, settings: Settings) -> str:

@@ -1,8 +1,8 @@
 """Names that a user writes for a run or a checkpoint, resolved to a folder.
 
-A reference is a run id, the unique beginning of one, a run's `--name` (the newest with that name), `latest`, any of
-these with `:step` for an older checkpoint, or the path of a checkpoint or run folder. `kinds` restricts to checkpoints
-of these kinds, so that `latest` for a chat model never yields a tokenizer.
+A reference is a run id, the unique beginning of one, a run's `--name` or its name in a job (the newest with that name),
+`latest`, any of these with `:step` for an older checkpoint, or the path of a checkpoint or run folder. `kinds`
+restricts to checkpoints of these kinds, so that `latest` for a chat model never yields a tokenizer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from melete.errors import CheckpointError, UnknownNameError
-from melete.records import RunRecord
 from melete.runs import checkpoints, folder
 from melete.settings import Settings
 
@@ -34,15 +33,18 @@ def run(settings: Settings, ref: str) -> Path:
     beginning = [run_id for run_id in known if ref and run_id.startswith(ref)]
     if len(beginning) == 1:
         return settings.runs / beginning[0]
-    named = [path for path, record in _newest_first(settings) if record.name == ref]
-    if named:
-        return named[0]
+    names = {}
+    for path, record in reversed(list(folder.all_runs(settings))):
+        names.update({name: path for name in (record.step_name, record.name) if name})
+    if ref in names:
+        return names[ref]
     if beginning:
         raise UnknownNameError(
             "run", ref, beginning, next_step="More than one run begins so: write more of the id."
         )
-    names = {record.name for _, record in _newest_first(settings) if record.name}
-    raise UnknownNameError("run", ref, [*known, *names], next_step="List the runs with: melete runs list")
+    raise UnknownNameError(
+        "run", ref, [*known[-8:], *names], next_step="List the runs with: melete runs list"
+    )
 
 
 def checkpoint(settings: Settings, ref: str, kinds: tuple[str, ...] = ()) -> Path:
@@ -104,7 +106,3 @@ def _step(parent: Path, step: int) -> Path:
         f"Run {parent.parent.name} has no checkpoint at step {step}.",
         allowed=f"Steps: {', '.join(steps)}." if steps else "It has no checkpoint yet.",
     )
-
-
-def _newest_first(settings: Settings) -> list[tuple[Path, RunRecord]]:
-    return list(folder.all_runs(settings))

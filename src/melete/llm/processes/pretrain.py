@@ -28,7 +28,7 @@ class Config(ProcessConfig):
     data: Annotated[str, Input("dataset")] = Field(
         "", description="Dataset, or a folder or file of text; empty is classic books or stdlib."
     )
-    tokenizer: Annotated[str, Input("checkpoint", kinds=("tokenizer",))] = Field(
+    tokenizer: Annotated[str, Input("checkpoint", kinds=("tokenizer", "llm"))] = Field(
         "", description="Tokenizer run or file; empty trains one on the data."
     )
     vocab_size: int = Field(4096, ge=264, description="Vocabulary of a tokenizer that is trained first.")
