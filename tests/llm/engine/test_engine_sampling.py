@@ -23,7 +23,7 @@ def draw(sampling: Sampling, count: int) -> Counter[int]:
     sampler = BatchSampler([row] * 50, CPU)
     drawn: Counter[int] = Counter()
     for _ in range(count // 50):
-        drawn.update(sampler.choose(LOGITS.repeat(50, 1), lambda raw: raw).ids)
+        drawn.update(sampler.choose(LOGITS.repeat(50, 1)).ids)
     return drawn
 
 
@@ -52,12 +52,12 @@ def test_draws_follow_the_distribution_that_is_left(options: dict[str, Any], kep
 def test_top_p_over_a_flat_distribution_keeps_its_share_of_a_large_vocabulary() -> None:
     sampler = BatchSampler([RowSampler(Sampling(seed=i, top_p=0.5)) for i in range(400)], CPU)
     slope = torch.linspace(0, -1e-3, 4000)
-    assert max(sampler.choose(slope.repeat(400, 1), lambda raw: raw).ids) in range(1800, 2001)
+    assert max(sampler.choose(slope.repeat(400, 1)).ids) in range(1800, 2001)
 
 
 def test_top_n_of_a_row_does_not_depend_on_its_neighbours() -> None:
     rows = [RowSampler(Sampling(temperature=0, logprobs=n)) for n in (0, 5, 2)]
-    choice = BatchSampler([*rows, RowSampler(Sampling())], CPU).choose(LOGITS.repeat(4, 1), lambda raw: raw)
+    choice = BatchSampler([*rows, RowSampler(Sampling())], CPU).choose(LOGITS.repeat(4, 1))
     assert [len(top) for top in choice.top] == [0, 5, 2, 0]
     assert [token for token, _ in choice.top[1]] == [4, 0, 7, 1, 5]
     assert choice.logprobs[0] == pytest.approx(float(LOGITS.log_softmax(-1)[4]))

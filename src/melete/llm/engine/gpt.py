@@ -175,12 +175,8 @@ class GPTRunner:
             x.add_(layer.down(hidden), alpha=root * root)
         if select is not None:
             x = x.index_select(0, select)
-        unit = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).add_(TINY)
-        return w.head(unit.to(w.head.weight.dtype)).float()
-
-    def finish(self, raw: Tensor) -> Tensor:
-        """See `Runner.finish`: √C · raw, since the last hidden state was scaled to length 1."""
-        return raw.mul_(self.root)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).div_(root).add_(TINY)
+        return w.head(x.div(length).to(w.head.weight.dtype)).float()
 
     def _unit(self, x: Tensor) -> Tensor:
         """x / |x| in the dtype of the matrices."""

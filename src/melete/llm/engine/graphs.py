@@ -26,7 +26,7 @@ class _Recording:
     graph: torch.cuda.CUDAGraph
     tokens: Tensor
     positions: Tensor
-    raw: Tensor
+    logits: Tensor
 
 
 class GraphedDecode:
@@ -42,7 +42,7 @@ class GraphedDecode:
         self._recordings.clear()
 
     def __call__(self, tokens: list[int], positions: list[int], length: int) -> Tensor | None:
-        """Raw logits (B, V) of one decode step, or None if the model cannot be recorded."""
+        """Logits (B, V) of one decode step, or None if the model cannot be recorded."""
         shape = self.runner.cache.shape
         rows = min(shape.slots, 1 << (len(tokens) - 1).bit_length())
         span = min(shape.context, max(SHORTEST, 1 << (length - 1).bit_length()))
@@ -54,7 +54,7 @@ class GraphedDecode:
         bins = [shape.context] * idle
         recording.positions.copy_(torch.tensor([*positions, *bins]).pin_memory(), non_blocking=True)
         recording.graph.replay()
-        return recording.raw[: len(tokens)].clone()
+        return recording.logits[: len(tokens)].clone()
 
     def _record(self, rows: int, span: int) -> _Recording | None:
         if not self.usable:
@@ -77,10 +77,10 @@ class GraphedDecode:
             torch.cuda.current_stream(cache.device).wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                raw = step()
+                logits = step()
         except RuntimeError:
             self.usable = False
             return None
-        recording = _Recording(graph, tokens, positions, raw)
+        recording = _Recording(graph, tokens, positions, logits)
         self._recordings[rows, span] = recording
         return recording

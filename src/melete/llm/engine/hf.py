@@ -154,10 +154,6 @@ class HFRunner:
         logits: Tensor = output.logits[0].float()
         return logits
 
-    def finish(self, raw: Tensor) -> Tensor:
-        """See `Runner.finish`: these are the model's logits already."""
-        return raw
-
 
 class _Probe(PrefillPass):
     """A prefill that notes which layers came by."""

@@ -26,10 +26,7 @@ class Runner(Protocol):
     cache: SlotCache
 
     def forward(self, tokens: Tensor, positions: Tensor, step: Pass, select: Tensor | None) -> Tensor:
-        """Raw logits (M, V) fp32 of the tokens (N,) at `positions` (N,), for the rows `select` (M,) or for all."""
-
-    def finish(self, raw: Tensor) -> Tensor:
-        """Logits whose softmax is the model's distribution; keeps the order of `raw`, may change it in place."""
+        """Logits (M, V) fp32 of the tokens (N,) at `positions` (N,), for the rows `select` (M,) or for all."""
 
     def prepare(self, state_dict: Mapping[str, Tensor]) -> Any:
         """Checks and casts new weights without using them yet; may run in any thread.

@@ -67,17 +67,11 @@ class BatchSampler:
         self._top_k_column = self._column([float(k or 1 << 30) for k in self._top_k])
         self._top_p = self._column([options[i].top_p for i in self._limited])
 
-    def choose(self, raw: Tensor, finish: Callable[[Tensor], Tensor]) -> Choice:
-        """Chooses a token per row.
-
-        Args:
-            raw: (B, V) logits before `finish`; may be overwritten.
-            finish: `Runner.finish`.
-        """
+    def choose(self, logits: Tensor) -> Choice:
+        """Chooses a token per row of logits (B, V)."""
         if self._all_greedy:
-            ids, values = _greedy(raw)
+            ids, values = _greedy(logits)
             return Choice(ids, [None if _finite(value) else _NOT_FINITE for value in values])
-        logits = finish(raw)
         errors: list[str | None] = [None] * len(self.rows)
         allowed = self._constrain(logits, errors) if self.constrained else logits
         if len(self.drawn) == len(self.rows):

@@ -192,7 +192,7 @@ class Scheduler:
             select += range(begin + max(request.first_logit - request.done, 0), begin + count)
         cache = self.runner.cache
         cache.clean(max(positions) + 1)
-        raw = self.runner.forward(
+        logits = self.runner.forward(
             self._tensor(tokens), self._tensor(positions), PrefillPass(cache, segments), self._tensor(select)
         )
         self.counts["prompt"] += len(tokens)
@@ -203,17 +203,16 @@ class Scheduler:
             self._table[request.slot].ids += request.prompt[begin : request.done]
             wanted = max(0, request.done - max(request.first_logit, begin))
             if isinstance(request, ScoreRequest) and wanted:
-                self._score_rows(request, raw[row : row + wanted])
+                self._score_rows(request, logits[row : row + wanted])
             elif isinstance(request, GenerationRequest) and wanted:
                 first_tokens.append((request, row))
             row += wanted
         if first_tokens:
             self._begin_decoding(
-                [request for request, _ in first_tokens], raw[[row for _, row in first_tokens]]
+                [request for request, _ in first_tokens], logits[[row for _, row in first_tokens]]
             )
 
-    def _score_rows(self, request: ScoreRequest, raw: torch.Tensor) -> None:
-        logits = self.runner.finish(raw.clone())
+    def _score_rows(self, request: ScoreRequest, logits: torch.Tensor) -> None:
         begin = len(request.logprobs)
         targets = self._tensor(request.targets[begin : begin + logits.size(0)])[:, None]
         chosen = logits.gather(1, targets)
@@ -228,13 +227,13 @@ class Scheduler:
                 self._leave(request)
                 request.end("stop")
 
-    def _begin_decoding(self, requests: list[GenerationRequest], raw: torch.Tensor) -> None:
+    def _begin_decoding(self, requests: list[GenerationRequest], logits: torch.Tensor) -> None:
         for request in requests:
             self.runner.cache.fill_rings(request.slot, len(request.prompt))
             self._prefilling.remove(request)
             self._running[request.slot] = request
         self._sampler = None
-        self._sample(requests, raw, BatchSampler([request.sampler for request in requests], self._device))
+        self._sample(requests, logits, BatchSampler([request.sampler for request in requests], self._device))
 
     def _decode(self) -> None:
         """One token for every running request."""
@@ -249,21 +248,21 @@ class Scheduler:
             tokens[slot], positions[slot] = request.last_token, len(self._table[slot].ids)
         lengths = [0 if position == context else position + 1 for position in positions]
         cache.clean(max(lengths))
-        raw = self._graphs(tokens, positions, max(lengths)) if self._graphs is not None else None
-        if raw is None:
+        logits = self._graphs(tokens, positions, max(lengths)) if self._graphs is not None else None
+        if logits is None:
             at = self._tensor(positions)
             step = DecodePass(cache, at, cache.spans(lengths))
-            raw = self.runner.forward(self._tensor(tokens), at, step, None)
+            logits = self.runner.forward(self._tensor(tokens), at, step, None)
         for slot in self._running:
             self._table[slot].ids.append(tokens[slot])
         requests = list(self._running.values())
         if len(requests) < rows:
-            raw = raw.index_select(0, self._tensor(list(self._running)))
-        self._sample(requests, raw, self._sampler)
+            logits = logits.index_select(0, self._tensor(list(self._running)))
+        self._sample(requests, logits, self._sampler)
 
-    def _sample(self, requests: list[GenerationRequest], raw: torch.Tensor, sampler: BatchSampler) -> None:
-        """Chooses a token for each request and hands it over; rows of `raw` are the requests in order."""
-        choice = sampler.choose(raw, self.runner.finish)
+    def _sample(self, requests: list[GenerationRequest], logits: torch.Tensor, sampler: BatchSampler) -> None:
+        """Chooses a token for each request and hands it over; rows of `logits` are the requests in order."""
+        choice = sampler.choose(logits)
         for i, request in enumerate(requests):
             error = choice.errors[i]
             if error is not None:
