@@ -6,10 +6,11 @@ import asyncio
 import json
 import shutil
 import subprocess
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
+from pydantic import BaseModel, Field
 
 from melete.serve.server import Server
 
@@ -95,3 +96,14 @@ def test_litellm_chats_streams_calls_and_knows_the_errors(server: Server) -> Non
     assert (content, text, called) == ("hello", "hello", "calculator")
     assert total > 5
     assert error == "ContextWindowExceededError"
+
+
+def test_official_parse_helper_returns_a_pydantic_object(client: openai.OpenAI) -> None:
+    class Pet(BaseModel):
+        kind: Literal["cat", "dog"]
+        friends: list[Literal["a", "b"]] = Field(max_length=2)
+
+    answer = client.chat.completions.parse(
+        model="tiny", messages=HELLO, response_format=Pet, max_tokens=80, seed=1
+    )
+    assert isinstance(answer.choices[0].message.parsed, Pet)

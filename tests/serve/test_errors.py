@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -153,3 +154,27 @@ def test_random_fields_never_crash_the_server(
     assert response.status_code in (200, 400, 404)
     if response.status_code != 200:
         error_of(response)
+
+
+def test_openapi_document_has_every_schema_that_it_refers_to(server: Server) -> None:
+    text = httpx.get(f"{server.url}/openapi.json").text
+    known = json.loads(text)["components"]["schemas"]
+    referred = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert {"ChatRequest", "CompletionRequest", "ReloadRequest"} <= referred <= set(known)
+    assert "temperature" in known["ChatRequest"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b'{"expression": "2 + 3"}', 200, "5"),
+        (b'{"expression": "1 / 0"}', 200, "error:"),
+        (b"[]", 400, "expression"),
+    ],
+)
+def test_calculator_of_the_page_answers_every_body(
+    server: Server, body: bytes, status: int, words: str
+) -> None:
+    response = post(server, body, "/chat/tools/calculator")
+    assert response.status_code == status
+    assert words in response.text

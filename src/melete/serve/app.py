@@ -20,11 +20,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Path, Request
+from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+import melete
 from melete.errors import CheckpointError, MeleteError, UnknownNameError
 from melete.serve import auth, page, problems
 from melete.serve.answer import Answer
@@ -36,6 +39,7 @@ from melete.serve.stream import Bridge, Departure
 from melete.settings import Settings
 
 LARGEST_BODY = 32 * 2**20
+REF = "#/components/schemas/{model}"
 Body = TypeVar("Body", bound=BaseModel)
 ModelId = Annotated[str, Path(description="A served model's id.")]
 
@@ -106,6 +110,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI
             },
         }
 
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     page.add_to(app, models, settings)
     app.mount("/static", page.Assets(directory=page.STATIC), name="static")
     app.add_exception_handler(Problem, _on_problem)
@@ -207,8 +212,19 @@ def _piece(text: str, *, more: bool) -> dict[str, Any]:
 
 def _body_of(kind: type[BaseModel]) -> dict[str, Any]:
     """The request body in the OpenAPI document, which FastAPI does not see."""
-    schema = kind.model_json_schema(ref_template=f"#/components/schemas/{kind.__name__}/$defs/{{model}}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    content = {"application/json": {"schema": {"$ref": REF.format(model=kind.__name__)}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's OpenAPI document with the schemas of the bodies."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=melete.__version__, routes=app.routes)
+        kinds = [(kind, "validation") for kind in (ChatRequest, CompletionRequest, ReloadRequest)]
+        _, schemas = models_json_schema(kinds, ref_template=REF)  # type: ignore[arg-type]
+        document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+        app.openapi_schema = document
+    return app.openapi_schema
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:
