@@ -123,6 +123,8 @@ def _room(model: ServedModel, prompt: list[int], wanted: int | None, param: str)
 def _sampling(
     model: ServedModel, request: GenerationRequest, room: int, index: int, logprobs: int | None
 ) -> Sampling:
+    if logprobs is not None:
+        model.grammars.token_bytes(0)  # tables that are built once, here and not in the event loop
     further = tuple(request.stop_token_ids or ())
     return Sampling(
         max_tokens=room,
