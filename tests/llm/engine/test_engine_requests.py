@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from melete.errors import CheckpointError, ConfigError
 from melete.llm.engine import Engine, EngineFull, Sampling, Token
+from melete.llm.engine.cache import fit_context
 from melete.llm.lm import LM
 
 PROMPT = list(b"the quick brown fox")
@@ -130,6 +132,17 @@ def test_completion_at_the_end_of_the_context_ends_by_length(engine: Engine) -> 
 def test_context_longer_than_the_models_is_refused(lm: LM) -> None:
     with pytest.raises(ConfigError, match="97"):
         Engine(lm, context=97)
+
+
+def test_cache_that_does_not_fit_is_refused_or_cut_to_what_fits() -> None:
+    available = psutil.virtual_memory().available
+    with pytest.raises(ConfigError, match="fewer slots"):
+        fit_context(100_000, 100_000, available // 1000, 8, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="fewer slots"):
+        fit_context(None, 100_000, available // 100, 8, torch.device("cpu"))
+    cut = fit_context(None, 1_000_000, available // 100_000, 8, torch.device("cpu"))
+    assert 4_000 < cut < 8_000
+    assert fit_context(None, 96, 1024, 8, torch.device("cpu")) == 96
 
 
 @pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"temperature": -1.0}, {"max_tokens": 0}, {"stop": ("",)}])

@@ -16,12 +16,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from melete.errors import ConfigError
+
 QUERY_BLOCK = 128
 """Query rows per block of prefill attention on the CPU: a block multiplies only with the keys it may see."""
+
+MEMORY_SHARE = 0.5
+"""Most of the free memory that a cache may take."""
+
+SHORTEST_CONTEXT = 256
+"""A model with a longer context is not cut below this to make its cache fit."""
 
 SPAN_ROWS = 8
 """Rows that are not cut apart any more."""
@@ -53,6 +62,36 @@ class CacheShape:
     kv_heads: int
     head_dim: int
     context: int
+
+
+def fit_context(wanted: int | None, most: int, token_bytes: int, slots: int, device: torch.device) -> int:
+    """The context that every slot gets: what is wanted, or as much of the model's as the memory has room for.
+
+    Args:
+        wanted: tokens asked for; None asks for `most`, or less where that does not fit.
+        most: the model's context.
+        token_bytes: bytes of keys and values of one token, over all layers.
+        slots: rows of the cache.
+        device: where it will be.
+
+    Raises:
+        ConfigError: what is wanted does not fit, or next to nothing does.
+    """
+    if device.type == "cuda":
+        room = int(torch.cuda.mem_get_info(device)[0] * MEMORY_SHARE)
+    else:
+        room = int(psutil.virtual_memory().available * MEMORY_SHARE)
+    fits = room // (token_bytes * slots) - 1
+    if wanted is None and fits >= min(most, SHORTEST_CONTEXT):
+        return min(most, fits)
+    if wanted is not None and wanted <= fits:
+        return wanted
+    need = token_bytes * slots * (wanted or most)
+    raise ConfigError(
+        f"A cache of {slots} slots with {wanted or most:,} tokens each takes {need / 1e9:.1f} GB.",
+        allowed=f"There is room for {room / 1e9:.1f} GB: {max(fits, 0):,} tokens in each of {slots} slots.",
+        next_step="Use fewer slots or a shorter context.",
+    )
 
 
 class Span(NamedTuple):

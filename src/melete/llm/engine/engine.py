@@ -41,14 +41,16 @@ class Engine:
     Args:
         lm: what `melete.llm.lm.load` returns (`model`, `tokenizer`, `chat`, `context`, `kind`).
         slots: most requests that run at once (rows of the KV cache).
-        context: most tokens of prompt and completion together; None takes the model's.
+        context: most tokens of prompt and completion together; None takes the model's, or as much of it as half of
+            the free memory holds for every slot (`Engine.context` says what it became).
         device: where to run; None takes the model's.
         dtype: dtype of the weights; None takes the fastest sound one for the device.
         waiting: most requests that may wait for a slot before `submit` raises `EngineFull`.
         prefill_chunk: most prompt tokens computed between two decode steps; None takes the device's default.
 
     Raises:
-        ConfigError: a context longer than the model's, or no slots.
+        ConfigError: a context longer than the model's, no slots, a model that cannot be run, or a cache that does
+            not fit into memory.
     """
 
     def __init__(
@@ -62,14 +64,14 @@ class Engine:
         waiting: int = 128,
         prefill_chunk: int | None = None,
     ) -> None:
-        self.context = lm.context if context is None else context
-        if not 2 <= self.context <= lm.context or slots < 1:
+        if not 2 <= (lm.context if context is None else context) <= lm.context or slots < 1:
             raise ConfigError(
-                f"An engine with a context of {self.context:,} and {slots} slots cannot be made.",
+                f"An engine with a context of {context or lm.context:,} and {slots} slots cannot be made.",
                 allowed=f"The model's context is {lm.context:,}; at least one slot.",
             )
         self.device = torch.device(device) if device is not None else next(lm.model.parameters()).device
-        self.runner = make_runner(lm, slots, self.context, self.device, dtype)
+        self.runner = make_runner(lm, slots, context, self.device, dtype)
+        self.context = self.runner.cache.shape.context
         self.waiting_limit = waiting
         self._stop_ids = frozenset(getattr(lm.chat, "stop_ids", ()) or ())
         self._texts = TextSource(lm)

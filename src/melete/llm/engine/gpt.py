@@ -22,7 +22,7 @@ from torch import Tensor
 
 from melete.errors import CheckpointError
 from melete.llm.config import compute_dtype
-from melete.llm.engine.cache import CacheShape, Pass, SlotCache
+from melete.llm.engine.cache import CacheShape, Pass, SlotCache, fit_context
 from melete.llm.model import GPT, SHARPNESS
 
 TINY = 1e-12
@@ -80,7 +80,7 @@ class GPTRunner:
     """See the head of this file."""
 
     def __init__(
-        self, model: GPT, slots: int, context: int, device: torch.device, dtype: torch.dtype | None
+        self, model: GPT, slots: int, context: int | None, device: torch.device, dtype: torch.dtype | None
     ) -> None:
         self.config = config = model.config
         self.device = device
@@ -89,6 +89,9 @@ class GPTRunner:
         self.root = config.width**0.5
         self.attention_scale = SHARPNESS * config.head_dim**0.5
         self._shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        cache_dtype = torch.float32 if device.type == "cpu" else self.dtype
+        token_bytes = 2 * config.depth * config.kv_heads * config.head_dim * cache_dtype.itemsize
+        context = fit_context(context, config.context, token_bytes, slots, device)
         half = config.head_dim // 2
         rates = config.rope_base ** (-torch.arange(half, dtype=torch.float32, device=device) / half)
         # One position more than the context: rows without a request point there.
@@ -98,7 +101,7 @@ class GPTRunner:
         self.cache = SlotCache(
             CacheShape(windows, slots, config.kv_heads, config.head_dim, context),
             device,
-            torch.float32 if device.type == "cpu" else self.dtype,
+            cache_dtype,
         )
         self.weights = self.prepare(model.state_dict())
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from melete.errors import CheckpointError, ConfigError
-from melete.llm.engine.cache import CacheShape, Pass, PrefillPass, Segment, SlotCache
+from melete.llm.engine.cache import CacheShape, Pass, PrefillPass, Segment, SlotCache, fit_context
 
 NAME = "melete_slots"
 """Name of the attention function in transformers' registry; no mask is registered, so none is built."""
@@ -53,7 +53,13 @@ class HFRunner:
     """See the head of this file."""
 
     def __init__(
-        self, model: Any, slots: int, context: int, device: torch.device, dtype: torch.dtype | None
+        self,
+        model: Any,
+        most: int,
+        slots: int,
+        context: int | None,
+        device: torch.device,
+        dtype: torch.dtype | None,
     ) -> None:
         from transformers import AttentionInterface
 
@@ -64,18 +70,13 @@ class HFRunner:
         self.model.set_attn_implementation(NAME)
         config = self.model.config.get_text_config()
         self.vocab_size = int(self.model.get_output_embeddings().weight.size(0))
-        self.cache = SlotCache(
-            CacheShape(
-                _windows(config, context),
-                slots,
-                int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads),
-                int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads),
-                context,
-            ),
-            device,
-            torch.float32 if device.type == "cpu" else self.dtype,
-        )
-
+        kv_heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+        head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        cache_dtype = torch.float32 if device.type == "cpu" else self.dtype
+        token_bytes = 2 * int(config.num_hidden_layers) * kv_heads * head_dim * cache_dtype.itemsize
+        context = fit_context(context, most, token_bytes, slots, device)
+        shape = CacheShape(_windows(config, context), slots, kv_heads, head_dim, context)
+        self.cache = SlotCache(shape, device, cache_dtype)
         self._try_out()
 
     def _try_out(self) -> None:

@@ -39,12 +39,18 @@ class Runner(Protocol):
         """Puts prepared weights in use."""
 
 
-def make_runner(lm: LM, slots: int, context: int, device: torch.device, dtype: torch.dtype | None) -> Runner:
-    """The runner of a model: our own decode path for a GPT, the attention interface for a transformers model."""
+def make_runner(
+    lm: LM, slots: int, context: int | None, device: torch.device, dtype: torch.dtype | None
+) -> Runner:
+    """The runner of a model: our own decode path for a GPT, the attention interface for a transformers model.
+
+    Raises:
+        ConfigError: the model cannot be run, or its cache does not fit into memory.
+    """
     if lm.kind == "melete":
         from melete.llm.engine.gpt import GPTRunner
 
         return GPTRunner(lm.model, slots, context, device, dtype)
     from melete.llm.engine.hf import HFRunner
 
-    return HFRunner(lm.model, slots, context, device, dtype)
+    return HFRunner(lm.model, lm.context, slots, context, device, dtype)
