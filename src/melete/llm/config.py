@@ -18,10 +18,11 @@ from melete.errors import CheckpointError, ConfigError, DeviceError
 
 HEAD_DIM = 64
 TOKENS_PER_PARAMETER = 12
-MATRIX_RATE = 0.02
-EMBED_RATE = 0.3
-HEAD_RATE = 0.008
-SCALAR_RATE = 0.01
+MATRIX_RATE = 0.03
+EMBED_RATE = 0.5
+HEAD_RATE = 0.01
+SCALAR_RATE = 0.05
+MOMENTUM = 0.85
 WEIGHT_DECAY = 0.0
 WARMUP_STEPS = 10
 DECAY_SHARE = 0.7
@@ -185,6 +186,11 @@ class Plan:
     decay_share: float
     rows: tuple[Derived, ...]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole run."""
+        return self.steps * self.batch_rows * self.model.context
+
     def scale(self, step: int) -> float:
         """The schedule's factor of every rate: up, flat, then straight down to zero at the end."""
         up = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
@@ -265,19 +271,21 @@ def plan(
     )
     row("tokens", count * batch_rows * T, "steps x batch")
 
-    narrow = (C / 256) ** -0.5
+    narrow = (C / 192) ** -0.5
     rates = Rates(
         matrix=MATRIX_RATE * rate,
         embed=EMBED_RATE * narrow * rate,
         value_embed=EMBED_RATE * narrow * rate,
         head=HEAD_RATE * narrow * rate,
         scalar=SCALAR_RATE * rate,
+        momentum=MOMENTUM if small else 0.95,
         weight_decay=WEIGHT_DECAY,
     )
     row("rate of matrices", rates.matrix, "Muon's step is orthogonal: its size holds for any width and batch")
-    row("rate of embeddings", rates.embed, "measured at width 256; falls with √width")
-    row("rate of the head", rates.head, "measured at width 256; falls with √width")
-    row("weight decay", rates.weight_decay, "cautious; nothing was gained by it within one epoch")
+    row("rate of embeddings", rates.embed, "measured at width 192; falls with √width")
+    row("rate of the head", rates.head, "measured at width 192; falls with √width")
+    row("momentum", rates.momentum, "a short memory suits a short run" if small else "as usual for Muon")
+    row("weight decay", rates.weight_decay, "none: nothing is seen often enough to be learned by heart")
     warmup = min(WARMUP_STEPS, count // 10)
     row("warm-up", warmup, "steps; short, since the projections start at zero")
     row("decay", DECAY_SHARE, "share of the steps over which the rates fall to zero")

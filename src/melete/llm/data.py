@@ -171,6 +171,11 @@ class Rows:
         return texts, epoch
 
 
+def chunk_chars(tokens: int) -> int:
+    """Characters of a chunk for a run of so many tokens: a short run need not read megabytes before it starts."""
+    return min(CHUNK_CHARS, max(200_000, 8 * tokens))
+
+
 def validation_rows(
     dataset: Dataset, tokenizer: Tokenizer, context: int, tokens: int, split: str = "val"
 ) -> Tensor:

@@ -27,7 +27,7 @@ from melete.settings import Settings
 
 KIND = "tokenizer"
 DOCUMENT_CHARS = 10_000
-MAX_CHARS = 50_000_000
+MAX_CHARS = 20_000_000
 CONVERSATION_SHARE = 0.15
 PEERS = {
     "gpt2": (

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Config(ProcessConfig):
     """Options of `llm.pretrain`; 0 means that depth decides."""
 
-    depth: int = Field(4, ge=1, le=64, description="Layers; the dial that the rest follows from.")
+    depth: int = Field(3, ge=1, le=64, description="Layers; the dial that the rest follows from.")
     data: Annotated[str, Input("dataset")] = Field(
         "", description="Dataset, or a folder or file of text; empty is classic books or stdlib."
     )
@@ -90,8 +90,9 @@ def main(config: Config, run: Run) -> None:
     if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
         model.compile_trunk()
     rows = data.Rows(
-        dataset, "train", tokenizer, context, derived.batch_rows, config.seed, world, position=done[1]
-    )
+        dataset, "train", tokenizer, context, derived.batch_rows, config.seed, world, position=done[1],
+        chunk_chars=data.chunk_chars(derived.tokens),
+    )  # fmt: skip
     job = train.Pretraining(
         plan=derived,
         model=model,

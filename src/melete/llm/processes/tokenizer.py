@@ -23,7 +23,7 @@ class Config(ProcessConfig):
     vocab_size: int = Field(
         4096, ge=264, description="Tokens of the vocabulary, its 8 special ones included."
     )
-    max_chars: int = Field(50_000_000, ge=1_000, description="Characters of training text that are read.")
+    max_chars: int = Field(20_000_000, ge=1_000, description="Characters of training text that are read.")
     eval_chars: int = Field(500_000, ge=1, description="Characters of held-out text for the comparison.")
 
 
