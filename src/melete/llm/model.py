@@ -69,13 +69,13 @@ class Block(nn.Module):
             self.value_scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor, x0: Tensor, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x, x0 (B, T, C); tokens (B, T); cos, sin (T, D) → (B, T, C)."""
+        """x, x0 (B, T, C); tokens (B, T); cos, sin (H + K, T, D) with the scale of the scores → (B, T, C)."""
         x = self.residual * x + self.shortcut * x0
         x = x + self.attention(norm(x), tokens, cos, sin)
         return cast(Tensor, x + self.down(relu_squared(self.up(norm(x)))))
 
     def attention(self, x: Tensor, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x (B, T, C) → (B, T, C)."""
+        """x (B, T, C); cos, sin (H + K, T, D) → (B, T, C)."""
         B, T, _ = x.shape
         H, K, D = self.config.heads, self.config.kv_heads, self.config.head_dim
         heads = self.qkv(x).view(B, T, H + 2 * K, D).transpose(1, 2)  # (B, H + 2K, T, D)
@@ -83,7 +83,7 @@ class Block(nn.Module):
         if self.value_embed is not None and self.value_scale is not None:
             v = v + self.value_scale * self.value_embed(tokens).view(B, T, K, D).transpose(1, 2)
         qk = normed_rotary(qk, cos, sin)
-        y = causal_attention(qk[:, :H] * (SHARPNESS / D**0.5), qk[:, H:], v, self.window)
+        y = causal_attention(qk[:, :H], qk[:, H:], v, self.window)
         mixed: Tensor = self.out(y.transpose(1, 2).reshape(B, T, H * D))
         return mixed
 
@@ -100,6 +100,9 @@ class GPT(nn.Module):
         cos, sin = rotary_tables(config)
         self.cos: Tensor
         self.sin: Tensor
+        self.per_head: Tensor  # (H + K, 1, 1): the scale of the scores, on q alone
+        scales = [SHARPNESS / config.head_dim**0.5] * config.heads + [1.0] * config.kv_heads
+        self.register_buffer("per_head", torch.tensor(scales)[:, None, None], persistent=False)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
@@ -147,7 +150,8 @@ class GPT(nn.Module):
                 next_step="Shorten the input, or train a model with a larger --context.",
             )
         x = norm(self.embed(tokens))
-        cos, sin = self.cos[:T].to(x.dtype), self.sin[:T].to(x.dtype)
+        cos, sin = (self.per_head * table[:T] for table in (self.cos, self.sin))
+        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         x0 = x
         for block in self.layers:
             x = block(x, x0, tokens, cos, sin)
