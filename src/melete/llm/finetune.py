@@ -28,7 +28,7 @@ from melete.settings import Settings
 
 FULL_RATE = 2e-5
 """AdamW's rate for a whole transformers model."""
-RL_FRACTION = 0.1
+RL_FRACTION = 0.2
 """Rates of RL against those of SFT."""
 LORA_RATE = 2e-4
 """AdamW's rate for an adapter: ten times the full one (Schulman et al. 2025, "LoRA Without Regret")."""
@@ -117,6 +117,12 @@ def own_rates(lm: LM, fraction: float) -> Rates:
     """Rates of our own model: a fraction of what `plan` gives a model of its shape."""
     shape = lm.model.config
     derived = plan(
-        shape.depth, shape.vocab_size, lm.device, width=shape.width, context=shape.context, rate=fraction
+        shape.depth,
+        shape.vocab_size,
+        lm.device,
+        width=shape.width,
+        context=shape.context,
+        batch_tokens=shape.context,  # the rates do not depend on it
+        rate=fraction,
     )
     return derived.rates

@@ -34,6 +34,8 @@ from melete.settings import Settings
 if TYPE_CHECKING:
     from melete.llm.processes.sft import Config
 
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
+"""Tokens of a step; on a CPU more and smaller steps learn more from the same tokens."""
 ANSWER_TOKENS = 96
 """Most tokens of a turn that is tried."""
 MICRO_TOKENS = {"cpu": 4096, "cuda": 32768}
@@ -64,7 +66,7 @@ def train(config: Config, run: Run) -> None:
     with run.timed("reading conversations"):
         sources = open_mixture(config.data, "train", learner.lm.chat, context + 1, settings)
         held_out = open_mixture(config.data, "val", learner.lm.chat, context + 1, settings)
-    plan = make_plan(config, sources, context, world)
+    plan = make_plan(config, sources, context, device, world)
     val = fixed_rows(held_out, context, config.val_rows)
     for source in sources:
         run.datasets[source.name] = source.fingerprint
@@ -167,16 +169,19 @@ def micro_batches(rows: list[Row], device: torch.device) -> list[tuple[torch.Ten
     ]  # fmt: skip
 
 
-def make_plan(config: Config, sources: list[Source], context: int, world: World) -> Plan:
+def make_plan(
+    config: Config, sources: list[Source], context: int, device: torch.device, world: World
+) -> Plan:
     """Rows, steps and warm-up from the data.
 
     Raises:
         ConfigError: fewer rows in a step than ranks.
     """
-    rows = max(1, round(config.batch_tokens / context))
+    batch_tokens = config.batch_tokens or BATCH_TOKENS.get(device.type, 1024)
+    rows = max(1, round(batch_tokens / context))
     if rows < world.size:
         raise ConfigError(
-            f"A step of {config.batch_tokens:,} tokens has {rows} row(s) for {world.size} ranks.",
+            f"A step of {batch_tokens:,} tokens has {rows} row(s) for {world.size} ranks.",
             next_step=f"Use --batch-tokens {world.size * context} or more.",
         )
     weight = sum(source.weight for source in sources)

@@ -22,7 +22,7 @@ class Config(ProcessConfig):
     )
     task: str = Field("toolcalls", description="Task to practise: calculator, gsm8k or toolcalls.")
     steps: int = Field(60, ge=1, description="Steps: sample, reward, update.")
-    problems: int = Field(16, ge=1, description="Problems of a step.")
+    problems: int = Field(24, ge=1, description="Problems of a step.")
     group: int = Field(8, ge=2, description="Tries of each problem.")
     max_tokens: int = Field(64, ge=1, description="Most tokens of one turn.")
     updates: int = Field(1, ge=1, description="Optimizer steps that the groups of a step are split over.")
