@@ -11,6 +11,7 @@ from melete.errors import CheckpointError, ConfigError, DeviceError
 from melete.llm import ops
 from melete.llm.attention import causal_attention, window_mask
 from melete.llm.config import GPTConfig, resolve_device
+from melete.llm.fp8 import Float8Linear, use_fp8
 from melete.llm.model import GPT
 
 
@@ -148,3 +149,22 @@ def test_unknown_key_in_a_checkpoint_shape_is_a_checkpoint_error() -> None:
 def test_cuda_where_there_is_none_is_a_device_error_that_lists_what_is_there() -> None:
     with pytest.raises(DeviceError, match="This machine has: cpu"):
         resolve_device("cuda")
+
+
+def test_fp8_where_the_device_has_none_is_a_device_error() -> None:
+    with pytest.raises(DeviceError, match="does not multiply fp8"):
+        use_fp8(tiny(), torch.device("cpu"))
+
+
+def test_fp8_linear_is_close_to_its_bf16_matmul_with_its_gradients() -> None:
+    torch.manual_seed(0)
+    layer = Float8Linear(32, 48, bias=False, dtype=torch.bfloat16)
+    x = torch.randn(4, 16, 32, dtype=torch.bfloat16, requires_grad=True)
+    upstream = torch.randn(4, 16, 48, dtype=torch.bfloat16)
+    ours, plain = layer(x), F.linear(x, layer.weight)
+    pairs = zip(
+        (ours, *torch.autograd.grad(ours, (x, layer.weight), upstream)),
+        (plain, *torch.autograd.grad(plain, (x, layer.weight), upstream)),
+        strict=True,
+    )
+    assert all((mine - theirs).norm() < 0.1 * theirs.norm() for mine, theirs in pairs)

@@ -46,6 +46,7 @@ class Config(ProcessConfig):
     compile: str = Field(
         "auto", pattern="^(auto|on|off)$", description="torch.compile: auto is on with CUDA."
     )
+    fp8: bool = Field(False, description="fp8 matmuls in the layers; needs a GPU that has them.")
 
 
 EXAMPLE = {
@@ -69,6 +70,7 @@ def main(config: Config, run: Run) -> None:
     from melete.llm import data, train
     from melete.llm.config import compute_dtype, resolve_device
     from melete.llm.distributed import join
+    from melete.llm.fp8 import use_fp8
     from melete.llm.model import GPT
     from melete.llm.optim import build_optimizer
 
@@ -87,6 +89,8 @@ def main(config: Config, run: Run) -> None:
     model = model.to(device=device, dtype=dtypes[config.dtype])
     optimizer = build_optimizer(model, derived.rates, world)
     optimizer.load_master_weights(masters)
+    if config.fp8:
+        use_fp8(model, device)
     if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
         model.compile_trunk()
     rows = data.Rows(
