@@ -176,11 +176,12 @@ def load(
 
 
 def _name(lm: LM, folder: Path | None) -> str:
-    """What a model calls itself: its run's name if it has one, else the run's id or the folder's name."""
+    """What a model calls itself: its run's name or its name within a job, else the run's id or the folder's name."""
     record = folder.parent.parent / "run.json" if folder else None
     if record is None or not record.is_file():
         return lm.name
-    return json.loads(record.read_text(encoding="utf-8")).get("name") or lm.name
+    run = json.loads(record.read_text(encoding="utf-8"))
+    return run.get("name") or run.get("step_name") or lm.name
 
 
 def load_all(specs: Sequence[str], settings: Settings, **options: Any) -> dict[str, ServedModel]:
