@@ -5,8 +5,9 @@ as side files, and in `model.safetensors` either the whole model or, with LoRA, 
 found again by the folder or hub id it came from. Nothing is downloaded unless a hub id is asked for, and
 `HF_HUB_OFFLINE` is respected.
 
-Limits: causal language models that transformers builds itself (no remote code); LoRA goes on every linear layer of
-the blocks (`all-linear`), which is what Schulman et al. 2025, "LoRA Without Regret", found to match full finetuning.
+Limits: causal language models that transformers builds itself (no remote code), from safetensors (no pickles); LoRA
+goes on every linear layer of the blocks (`all-linear`), which is what Schulman et al. 2025, "LoRA Without Regret",
+found to match full finetuning.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def load(base: str, device: torch.device, dtype: torch.dtype) -> LM:
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(base)
-        model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+        model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise MeleteError(
@@ -197,11 +198,3 @@ def _transformers() -> Any:
         raise MissingExtraError("transformers", "hf") from error
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     return transformers
-
-
-def describe(model: Any) -> str:
-    """One line: architecture and parameter count, trainable ones apart."""
-    total = sum(p.numel() for p in model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    plain = model.get_base_model() if hasattr(model, "peft_config") else model
-    return f"{type(plain).__name__}, {total:,} parameters, {trainable:,} trained"
