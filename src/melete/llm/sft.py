@@ -34,8 +34,8 @@ from melete.settings import Settings
 if TYPE_CHECKING:
     from melete.llm.processes.sft import Config
 
-BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
-"""Tokens of a step; on a CPU more and smaller steps learn more from the same tokens."""
+BATCH_TOKENS = {"cpu": 2048, "cuda": 16_384}
+"""Tokens of a step; at depth 4 on a CPU 1,024 learn the same per token and 4,096 clearly less."""
 ANSWER_TOKENS = 96
 """Most tokens of a turn that is tried."""
 MICRO_TOKENS = {"cpu": 4096, "cuda": 32768}
@@ -177,7 +177,7 @@ def make_plan(
     Raises:
         ConfigError: fewer rows in a step than ranks.
     """
-    batch_tokens = config.batch_tokens or BATCH_TOKENS.get(device.type, 1024)
+    batch_tokens = config.batch_tokens or BATCH_TOKENS.get(device.type, 2048)
     rows = max(1, round(batch_tokens / context))
     if rows < world.size:
         raise ConfigError(

@@ -27,7 +27,7 @@ class Config(ProcessConfig):
     epochs: float = Field(1.0, gt=0, description="Times that the data is seen, if --steps is 0.")
     steps: int = Field(0, ge=0, description="Optimizer steps; 0 follows from --epochs.")
     batch_tokens: int = Field(
-        0, ge=0, description="Tokens of an optimizer step; 0 is 1,024 on a CPU and 16,384 on a GPU."
+        0, ge=0, description="Tokens of an optimizer step; 0 is 2,048 on a CPU and 16,384 on a GPU."
     )
     context: int = Field(0, ge=0, description="Tokens of a row; 0 takes the model's context, at most 2,048.")
     rate: float = Field(1.0, gt=0, description="Factor of the learning rates.")
