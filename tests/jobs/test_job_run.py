@@ -61,6 +61,14 @@ def test_run_executes_the_steps_in_order_and_names_runs_by_reference(
     assert all(f'id="{step.run}"' in page for step in job.steps)
 
 
+def test_run_that_succeeded_says_what_to_try_next(tmp_path: Path, call: Call) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text() + 'next: ["melete runs list"]\n')
+    code, out, _ = call("run", str(path))
+    assert code == 0
+    assert out.endswith("Try next:\n  melete runs list\n")
+
+
 def test_run_ends_at_the_first_failure_and_resume_continues_there(
     home: Settings, tmp_path: Path, call: Call
 ) -> None:

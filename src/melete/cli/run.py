@@ -52,6 +52,8 @@ def command(file: Path, dry_run: bool, limit_batches: int | None, resume: bool) 
     finally:
         reports.write_job(path, record, settings.runs)
         _print_end(settings, path, record)
+    if record.state is RunState.SUCCEEDED:
+        _print_next(job_file.read(file).next)
     return 130 if record.state is RunState.STOPPED else 0
 
 
@@ -84,3 +86,11 @@ def _print_end(settings: Settings, path: Path, record: JobRecord) -> None:
     click.echo()
     _show.table(("step", "run", "state", "time", "share", "most of it"), rows, right=("time", "share"))
     click.echo(f"\njob {record.id} {record.state}; report: {path / 'report.html'}")
+
+
+def _print_next(lines: list[str]) -> None:
+    """What the job file says to try next."""
+    if lines:
+        click.echo("\nTry next:")
+    for line in lines:
+        click.echo(f"  {line}")

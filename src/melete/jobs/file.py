@@ -55,6 +55,7 @@ class JobFile(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the job.")
     processes: list[Step] = Field(min_length=1, description="Processes in the order in which they run.")
+    next: list[str] = Field([], description="Lines to print when the job has succeeded: what to try next.")
 
 
 def read(path: Path) -> JobFile:
