@@ -60,7 +60,7 @@ from melete.llm.optim import build_optimizer
 model = GPT(GPTConfig(4096, CONTEXT, 4, 256, 4, 4)).initialize(0).bfloat16()
 optimizer = build_optimizer(model, plan(4, 4096, torch.device("cpu")).rates)
 if COMPILE:
-    model.compile_trunk()
+    model.compile_training()
 def step():
     model(x, y).backward()
     optimizer.step()

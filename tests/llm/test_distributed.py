@@ -57,8 +57,8 @@ def test_two_ranks_have_the_losses_of_one_and_write_one_run(home: Settings, tmp_
     launch(2, "llm", "pretrain", "--data", data, *FLAGS)
     two = newest(home)
     assert len(list(home.runs.glob("*pretrain*"))) == 2
-    assert figures(two, "loss") == pytest.approx(figures(one, "loss"), rel=2e-4)
-    assert figures(two, "val_bpb") == pytest.approx(figures(one, "val_bpb"), rel=2e-3)
+    assert figures(two, "loss") == pytest.approx(figures(one, "loss"), rel=3e-3)
+    assert figures(two, "val_bpb") == pytest.approx(figures(one, "val_bpb"), rel=3e-3)
     kept = [checkpoints.latest(folder / "checkpoints") for folder in (one, two)]
     first, second = (checkpoints.load(folder, "state") for folder in kept if folder is not None)
     assert {name: t.shape for name, t in first.items()} == {name: t.shape for name, t in second.items()}
@@ -74,4 +74,4 @@ def test_run_of_two_ranks_resumes_on_one(home: Settings, tmp_path: Path) -> None
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, "state": "stopped", "limit_batches": None}))
     launch(1, "runs", "resume", folder.name)
-    assert figures(folder, "loss") == pytest.approx(unbroken, rel=2e-4)
+    assert figures(folder, "loss") == pytest.approx(unbroken, rel=3e-3)

@@ -19,6 +19,7 @@ Limit: `tokens` may not be longer than `config.context`. There is no KV cache he
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -97,6 +98,7 @@ class GPT(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.compiled_trunk: Callable[[Tensor], Tensor] | None = None
         cos, sin = rotary_tables(config)
         self.cos: Tensor
         self.sin: Tensor
@@ -168,15 +170,19 @@ class GPT(nn.Module):
         Returns:
             fp32: the loss, losses (B, T) for `none`, or logits (B, T, V).
         """
-        hidden = self.trunk(tokens)
+        trunk = self.compiled_trunk if self.training and targets is not None else None
+        hidden = (trunk or self.trunk)(tokens)
         if targets is None:
             return (hidden @ self.head.weight.T).float()
         loss = cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(), reduction)
         return loss.view(targets.shape) if reduction == "none" else loss
 
-    def compile_trunk(self) -> None:
-        """Lets `torch.compile` fuse the layers; needs a C++ compiler on the CPU, Triton on CUDA."""
-        self.trunk = torch.compile(self.trunk, dynamic=False)  # type: ignore[method-assign]
+    def compile_training(self) -> None:
+        """Lets `torch.compile` fuse the layers in training; needs a C++ compiler on the CPU, Triton on CUDA.
+
+        Evaluation and sampling stay eager: their shapes vary, and each new one would be compiled again.
+        """
+        self.compiled_trunk = torch.compile(self.trunk, dynamic=False)
 
     def matmul_parameters(self) -> int:
         """Parameters that each token multiplies with: 2 FLOPs each forward, 4 backward."""

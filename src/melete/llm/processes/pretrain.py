@@ -6,6 +6,7 @@ trained first. Prints each derived value with its reason, then trains, validates
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -44,7 +45,7 @@ class Config(ProcessConfig):
     save_every: int = Field(250, ge=0, description="Steps between checkpoints; 0 saves at the end.")
     dtype: str = Field("auto", pattern="^(auto|bf16|fp32)$", description="auto, bf16 or fp32.")
     compile: str = Field(
-        "auto", pattern="^(auto|on|off)$", description="torch.compile: auto is on with CUDA."
+        "auto", pattern="^(auto|on|off)$", description="torch.compile: auto is on with CUDA and Triton."
     )
     fp8: bool = Field(False, description="fp8 matmuls in the layers; needs a GPU that has them.")
 
@@ -91,8 +92,9 @@ def main(config: Config, run: Run) -> None:
     optimizer.load_master_weights(masters)
     if config.fp8:
         use_fp8(model, device)
-    if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
-        model.compile_trunk()
+    has_triton = device.type == "cuda" and find_spec("triton") is not None
+    if config.compile == "on" or (config.compile == "auto" and has_triton):
+        model.compile_training()
     rows = data.Rows(
         dataset, "train", tokenizer, context, derived.batch_rows, config.seed, world, position=done[1],
         chunk_chars=data.chunk_chars(derived.tokens),
