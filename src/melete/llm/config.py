@@ -285,7 +285,7 @@ def plan(
     row("rate of embeddings", rates.embed, "measured at width 192; falls with √width")
     row("rate of the head", rates.head, "measured at width 192; falls with √width")
     row("momentum", rates.momentum, "a short memory suits a short run" if small else "as usual for Muon")
-    row("weight decay", rates.weight_decay, "none: nothing is seen often enough to be learned by heart")
+    row("weight decay", rates.weight_decay, "off: it has not been measured to pay at these sizes")
     warmup = min(WARMUP_STEPS, count // 10)
     row("warm-up", warmup, "steps; short, since the projections start at zero")
     row("decay", DECAY_SHARE, "share of the steps over which the rates fall to zero")
