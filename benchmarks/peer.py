@@ -20,6 +20,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,5 +159,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the texts")
     parser.add_argument("--nanochat", type=Path, help="nanochat's folder; without it only ours runs")
     parser.add_argument("--nanochat-python", type=Path, default=Path(sys.executable))
-    parser.add_argument("--work", type=Path, default=Path("/tmp/melete-benchmark"), help="scratch folder")
+    parser.add_argument(
+        "--work", type=Path, default=Path(tempfile.gettempdir()) / "melete-benchmark", help="scratch folder"
+    )
     return parser

@@ -5,8 +5,8 @@ bf16 with its rates times three and a warm-up of ten steps. Ours runs with its d
 `--tokens`. CPU seconds are user + system of the whole process with its children, imports and compilation included.
 
 Both models are judged on nanochat's own validation rows (its loader's, so with its cropping), which is what its
-reported figure is over; ours is also validated on its own rows inside its timed run, for as many tokens. Give
-`--tokenizer-of` nothing: the merges are nanochat's, so a token is the same token for both.
+reported figure is over; ours is also validated on its own rows inside its timed run, for as many tokens. The
+merges are nanochat's, so a token is the same token for both.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def bpb_on(rows_file: Path, folder: Path) -> float:
 
 def main() -> None:
     parser: argparse.ArgumentParser = peer.arguments(__doc__.splitlines()[0])
-    parser.add_argument("--tokens", default="600000,900000,2200000", help="horizons of ours")
+    parser.add_argument("--tokens", default="400000,1000000", help="horizons of ours")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="variants of nanochat to run")
     parser.add_argument("--flags", default="", help="further flags of melete llm pretrain")
     parser.add_argument(
