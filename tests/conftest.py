@@ -7,17 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import melete_trial  # noqa: F401  puts `trial` on `melete.__path__`
 from melete import settings
-from melete.runs import folder
-from melete.store import database
-
-TRIAL = Path(__file__).with_name("melete_trial.py")
+from trial_runs import TRIAL
 
 
 @pytest.fixture
@@ -57,27 +53,6 @@ def call(home: settings.Settings, capsys: pytest.CaptureFixture[str]) -> Callabl
         return code, out, err
 
     return run
-
-
-@contextmanager
-def started_run(home: settings.Settings, *args: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Starts `melete trial count ARGS` and yields it, with its run folder, once its first word is out."""
-    with database.connect(home.database):  # made here, where Alembic is loaded already
-        pass
-    child = subprocess.Popen(
-        [sys.executable, str(TRIAL), "trial", "count", "--words", "ready", *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "MELETE_HOME": str(home.home)},
-    )
-    try:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        yield child, home.runs / folder.ids(home.runs)[-1]
-    finally:
-        child.kill()
-        child.communicate()
 
 
 @pytest.fixture

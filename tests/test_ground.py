@@ -18,9 +18,7 @@ def test_tree_at_the_top_of_the_file_draws_every_error_with_its_exit_code() -> N
     drawn = {
         words[0]: int(words[1])
         for line in (errors.__doc__ or "").splitlines()
-        if len(words := line.strip("│├└─ ").split()) > 1
-        and words[0].endswith("Error")
-        and words[1].isdecimal()
+        if len(words := line.strip("│├└─ ").split()) > 1 and words[0] in vars(errors) and words[1].isdecimal()
     }
     assert drawn == {error.__name__: error.exit_code for error in all_errors()}
 

@@ -12,6 +12,7 @@
     ├── RunStateError        6  an illegal move of a run or a job
     ├── TrainingError        7  NaN loss and other ends of a training run
     ├── ServerError          8  port in use, server not reachable
+    │   └── EngineFull       8  more requests than may wait
     ├── StorageError         9  full disk, folder that cannot be written
     └── SandboxError        10  the sandbox could not be set up
 
@@ -118,6 +119,17 @@ class ServerError(MeleteError):
     """A port that is taken or a server that does not answer."""
 
     exit_code = 8
+
+
+class EngineFull(ServerError):
+    """The waiting line of the engine is full; `retry_after_s` is an estimate of when a place will be free."""
+
+    def __init__(self, waiting: int, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"The engine already has {waiting} requests waiting.",
+            next_step=f"Try again in about {retry_after_s:.0f} s, or start it with a longer line.",
+        )
 
 
 class StorageError(MeleteError):

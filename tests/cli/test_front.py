@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TRIAL
 from melete.cli import _front
+from trial_runs import TRIAL
 
 Melete = Callable[..., "subprocess.CompletedProcess[str]"]
 HEAVY = (

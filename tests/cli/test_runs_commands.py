@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import started_run
 from melete.jobs.execute import Options, execute
 from melete.records import RunState
 from melete.runs import checkpoints, folder
 from melete.runs.lines import last_json_lines
 from melete.settings import Settings
+from trial_runs import started_run
 
 Call = Callable[..., tuple[int, str, str]]
 

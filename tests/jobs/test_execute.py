@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import TRIAL, started_run
 from melete.errors import ConfigError, RunStateError, StorageError, TrainingError, UnknownNameError
 from melete.jobs.execute import Options, execute, read_config, resume
 from melete.records import RunRecord, RunState
 from melete.runs import checkpoints, folder
 from melete.runs.lines import read_json_lines
 from melete.settings import Settings
+from trial_runs import TRIAL, started_run
 
 
 def count(home: Settings, **values: Any) -> RunRecord:

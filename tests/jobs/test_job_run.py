@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TRIAL
 from melete.errors import RunStateError
 from melete.jobs import folder as jobs
 from melete.jobs import run as job_run
@@ -18,6 +17,7 @@ from melete.jobs.execute import read_config
 from melete.records import JobRecord, RunState
 from melete.runs import folder
 from melete.settings import Settings
+from trial_runs import TRIAL
 
 Call = Callable[..., tuple[int, str, str]]
 

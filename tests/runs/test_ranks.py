@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TRIAL
 from melete.runs import folder
 from melete.settings import Settings
+from trial_runs import TRIAL
 
 
 @pytest.mark.slow

@@ -65,6 +65,7 @@ class EchoEngine:
 
     def __init__(self, lm: LM, *, slots: int = 32, waiting: int = 128, interval_s: float = 0.0) -> None:
         self._lm = lm
+        self.context = lm.context
         self._texts = TextSource(lm)
         self._slots = slots
         self._most_waiting = waiting

@@ -68,7 +68,7 @@ class ServedModel:
             "object": "model",
             "created": self.created_s,
             "owned_by": "melete",
-            "max_model_len": self.lm.context,
+            "max_model_len": self.engine.context,
             "checkpoint": self.checkpoint.name if self.checkpoint else None,
         }
 

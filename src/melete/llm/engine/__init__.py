@@ -1,9 +1,9 @@
 """The inference engine: continuous batching over requests of different lengths, with a slotted KV cache."""
 
+from melete.errors import EngineFull
 from melete.llm.engine.api import (
     Completion,
     Constraint,
-    EngineFull,
     EngineStats,
     Generation,
     Sampling,

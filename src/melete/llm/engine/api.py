@@ -13,23 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from melete.errors import ConfigError, ServerError
+from melete.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
-
-
-class EngineFull(ServerError):
-    """The waiting line of the engine is full; `retry_after_s` is an estimate of when a place will be free."""
-
-    def __init__(self, waiting: int, retry_after_s: float) -> None:
-        self.retry_after_s = retry_after_s
-        super().__init__(
-            f"The engine already has {waiting} requests waiting.",
-            next_step=f"Try again in about {retry_after_s:.0f} s, or start it with a longer line.",
-        )
 
 
 class Constraint(Protocol):

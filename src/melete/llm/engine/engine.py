@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from melete.errors import ConfigError, MeleteError
-from melete.llm.engine.api import Completion, EngineFull, EngineStats, Generation, Sampling, Scored, Token
+from melete.errors import ConfigError, EngineFull, MeleteError
+from melete.llm.engine.api import Completion, EngineStats, Generation, Sampling, Scored, Token
 from melete.llm.engine.request import GenerationRequest, Request, ScoreRequest
 from melete.llm.engine.runner import make_runner
 from melete.llm.engine.sampling import RowSampler
