@@ -253,7 +253,7 @@ def test_summary_counts_groups() -> None:
 
 @pytest.mark.slow
 def test_rl_on_the_calculator_improves_on_held_out_problems(settings: Settings, tmp_path: Path) -> None:
-    """A base that was taught too briefly solves about a third; practice shows a difference on the same problems."""
+    """A base that was taught too briefly seldom solves one; practice shows a difference on the same problems."""
     start = own_checkpoint(tmp_path / "start", context=320, depth=3, width=128)
     taught = (
         c
@@ -262,12 +262,12 @@ def test_rl_on_the_calculator_improves_on_held_out_problems(settings: Settings, 
     )
     file = tmp_path / "calculator.jsonl"
     file.write_text("".join(json.dumps(c.to_openai()) + "\n" for c in taught))
-    values = {"device": "cpu", "base": str(start), "data": str(file), "steps": 150, "val_turns": 0}
+    values = {"device": "cpu", "base": str(start), "data": str(file), "steps": 100, "val_turns": 0}
     base = execute("llm.sft", values, Options(settings=settings))
-    practice = {"device": "cpu", "base": base.id, "task": "calculator", "steps": 30, "max_tokens": 40}
+    practice = {"device": "cpu", "base": base.id, "task": "calculator", "steps": 50, "max_tokens": 40}
     record = execute("llm.rl", {**practice, "val_problems": 200, "slots": 128}, Options(settings=settings))
     difference = record.result["difference"]
-    assert difference["count"] > 100
+    assert difference["count"] > 50
     assert difference["shown"]
     assert difference["low"] > 0
 

@@ -32,7 +32,9 @@ class Config(ProcessConfig):
         0, ge=0, description="Rank of a LoRA adapter for a transformers base; 0 trains all."
     )
     slots: int = Field(64, ge=1, description="Episodes that decode at once.")
-    val_problems: int = Field(100, ge=1, description="Held-out problems tried before and after.")
+    val_problems: int = Field(
+        100, ge=1, description="Held-out problems, tried four times each before and after."
+    )
     save_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves at the end.")
 
 
