@@ -72,6 +72,8 @@ def root() -> None:
 
 def run(args: list[str]) -> int:
     """Runs the command line and returns its exit code; a `MeleteError` becomes one message on stderr."""
+    # Read by OpenMP when torch is loaded: threads that wait long for a busy core halve the speed of both programs.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         result = root.main(args, prog_name="melete", standalone_mode=False)
         sys.stdout.flush()
