@@ -97,7 +97,7 @@ def test_update_with_groups_of_equal_rewards_moves_nothing(learner: OwnLearner) 
     state = {name: t.clone() for name, t in learner.optimizer.state_tensors().items()}
     figures = update(learner, [trial(learner, [0.0] * 4), trial(learner, [1.0] * 4)], 1.0, config, SINGLE)
     after = learner.optimizer.master_weights()
-    assert figures["grad_norm"] == 0.0
+    assert figures["gradient_norm"] == 0.0
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(torch.equal(state[name], t) for name, t in learner.optimizer.state_tensors().items())
 

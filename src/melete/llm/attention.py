@@ -3,7 +3,7 @@
 On the CPU the queries go through in row blocks: each block multiplies with just the keys that it may see, so nothing
 above the diagonal or outside the window is computed, and the gradient is written by hand over the kept probabilities.
 Here that takes less than half the time of torch's CPU flash kernel in bf16, and a window makes it cheaper still.
-On other devices it is SDPA; a window there is FlexAttention under `torch.compile`, else a boolean mask.
+On other devices it is SDPA, a window there by a boolean mask, which gives up SDPA's flash kernel: prefer full windows.
 
 Limit: the CPU form keeps the probabilities, B·H·T·T/2 numbers per layer, which is fine up to contexts of about 2,048.
 """

@@ -2,7 +2,7 @@
 
 `plan(depth, …)` derives width, heads, context, batch, learning rates and horizon in one place; each derived value is
 a row (name, value, reason) that pretraining prints and `--dry-run` shows. Limits: the rules were measured at depths
-2 to 6 on CPU and follow published scaling rules above that.
+1 to 4 on CPU and follow published scaling rules above that.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def train(config: Config, run: Run) -> None:
         draws.learn([(index, results) for index, results, _ in outcomes])
         scale = schedule(step, config.steps, warmup=min(5, config.steps // 10))
         figures = update(learner, trials, scale, config, world, reference)
-        run.check_finite(step, figures["grad_norm"], "gradient norm")
+        run.check_finite(step, figures["gradient_norm"], "gradient norm")
         engine.swap(learner.weights())
         figures |= summary([results for _, results, _ in outcomes], [n for *_, ns in outcomes for n in ns])
         tokens_per_s = sum(n for *_, ns in outcomes for n in ns) / max(sampled_s, 1e-9)
@@ -158,7 +158,7 @@ def update(
         norm = max(norm, learner.step(scale))
     clipped, gap, divergence, tokens = (float(value) for value in world.sum(sums))
     tokens = max(1.0, tokens)
-    figures = {"grad_norm": norm, "clipped": clipped / tokens, "engine_gap": gap / tokens}
+    figures = {"gradient_norm": norm, "clipped": clipped / tokens, "engine_gap": gap / tokens}
     return {**figures, "kl": divergence / tokens} if config.kl else figures
 
 

@@ -83,7 +83,7 @@ def train(config: Config, run: Run) -> None:
         run.check_finite(step, norm, "gradient norm")
         seconds = time.perf_counter() - began_s
         speed = plan.rows * context / seconds
-        run.log(step, {"loss": loss, "grad_norm": norm, "trained_tokens": trained, "tokens_per_s": speed})
+        run.log(step, {"loss": loss, "gradient_norm": norm, "trained_tokens": trained, "tokens_per_s": speed})
         if run.should_save(step, config.save_every):
             learner.save(
                 run, stage="sft", step=step + 1, data_position={"rows": rows.position},

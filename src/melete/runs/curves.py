@@ -26,7 +26,7 @@ FIRST = (
     "reward",
     "score",
     "accuracy",
-    "grad_norm",
+    "gradient_norm",
     "lr",
     "tokens_per_s",
     "mfu",

@@ -165,6 +165,11 @@ def _build_root(spec: dict[str, Any], user_id: int, user_namespace: bool) -> Non
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("sandbox", root, "tmpfs", flags, "size=1m,nr_inodes=1k,mode=755")
+    os.makedirs(root + WORK)  # first, so that it does not hide an installation that lies below it
+    options = f"size={spec['files_mb']}m,nr_inodes=4k,mode=700"
+    kernel.mount("work", root + WORK, "tmpfs", flags | kernel.MS_NOEXEC, options)
+    if not user_namespace:
+        os.chown(root + WORK, user_id, user_id)
     for path in [*_readable(spec), "/dev/null"]:
         target = root + path
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -177,11 +182,6 @@ def _build_root(spec: dict[str, Any], user_id: int, user_namespace: bool) -> Non
         else:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
         kernel.bind_read_only(path, target, devices=path in DEVICES)
-    os.makedirs(root + WORK, exist_ok=True)
-    options = f"size={spec['files_mb']}m,nr_inodes=4k,mode=700"
-    kernel.mount("work", root + WORK, "tmpfs", flags | kernel.MS_NOEXEC, options)
-    if not user_namespace:
-        os.chown(root + WORK, user_id, user_id)
     kernel.change_root(root)
     kernel.make_read_only("/")
 
