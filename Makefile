@@ -24,6 +24,7 @@ $(STAMP): requirements.lock pyproject.toml package.json
 
 demo: export OMP_NUM_THREADS := $(shell nproc 2>/dev/null || echo 2)
 demo: setup ## Train a small language model from real text, teach it tools, evaluate it, chat (minutes)
+	@mkdir -p .melete
 	$(BIN)/melete run examples/demo.yaml
 
 test: setup ## Fast tests (MARKS="not gpu" runs all that need no GPU)
