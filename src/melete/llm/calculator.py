@@ -24,6 +24,20 @@ MAX_DEPTH = 50
 MAX_DIGITS = 1_000
 SHOWN_DIGITS = 12
 
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "calculator",
+        "description": "Work out an arithmetic expression.",
+        "parameters": {
+            "type": "object",
+            "properties": {"expression": {"type": "string"}},
+            "required": ["expression"],
+        },
+    },
+}
+"""The calculator as a tool, in the words that `toolcalls` trains with."""
+
 Number = int | Decimal
 
 

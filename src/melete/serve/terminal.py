@@ -16,22 +16,10 @@ from typing import Any
 from rich.console import Console
 
 from melete.errors import ConfigError, MeleteError
-from melete.llm.calculator import calculate
+from melete.llm.calculator import TOOL, calculate
 from melete.serve.backends import Backend
 
 MOST_ROUNDS = 6
-CALCULATOR: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "calculator",
-        "description": "Work out an arithmetic expression.",
-        "parameters": {
-            "type": "object",
-            "properties": {"expression": {"type": "string"}},
-            "required": ["expression"],
-        },
-    },
-}
 
 
 class Chat:
@@ -58,7 +46,7 @@ class Chat:
         self._backend = backend
         self._sampling = sampling
         self._system = system
-        self._tools = [CALCULATOR] if tools else []
+        self._tools = [TOOL] if tools else []
         self._out = out
         self._aside = aside
         self.messages: list[dict[str, Any]] = []

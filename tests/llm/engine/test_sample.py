@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from melete.errors import UnknownNameError
 from melete.jobs.execute import Options, execute
 from melete.llm.checkpoint import save_model
 from melete.llm.lm import LM
+from melete.llm.processes.sample import _said
+from melete.records import ToolCall, Turn
 from melete.runs.run import Run
 from melete.settings import Settings
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, lm: LM) -> str:
+def checkpoint(tmp_path: Path, another: Callable[..., LM]) -> str:
+    lm = another(context=512)  # a chat offers a tool, which takes some 200 tokens of single bytes
     folder = save_model(
         Run(tmp_path / "trained"),
         stage="pretrain",
@@ -44,6 +48,11 @@ def test_sample_with_one_seed_repeats_and_keeps_each_text(home: Settings, checkp
 def test_sample_of_a_chat_writes_the_message_and_the_answer(home: Settings, checkpoint: str) -> None:
     (text,) = texts(home, run=checkpoint, prompt=["hello"], chat=True).values()
     assert text.startswith("hello\n")
+
+
+def test_sample_shows_a_tool_call_as_a_call() -> None:
+    turn = Turn("assistant", "Let me see.", (ToolCall("1", "calculator", '{"expression": "6 * 7"}'),))
+    assert _said(turn) == 'Let me see.\ncalculator({"expression": "6 * 7"})'
 
 
 def test_sample_from_a_run_that_does_not_exist_lists_the_known_ones(home: Settings) -> None:
