@@ -42,7 +42,9 @@ def test_process_config_is_flat_with_a_description_for_each_field(name: str) -> 
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_process_example_is_a_good_config(name: str) -> None:
-    parse_config(name, find.process(name).EXAMPLE)
+    example = find.process(name).EXAMPLE
+    config = parse_config(name, example)
+    assert {key: getattr(config, key) for key in example} == example
 
 
 @pytest.mark.parametrize("name", PROCESSES)

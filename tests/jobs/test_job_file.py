@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -138,8 +137,12 @@ def test_read_of_any_text_is_a_job_or_a_job_file_error(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "job.yaml"
         path.write_text(text, encoding="utf-8")
-        with contextlib.suppress(JobFileError):
+        wrong = ""
+        try:
             job_file.read(path)
+        except JobFileError as error:
+            wrong = str(error)
+        assert not wrong or wrong.startswith(str(path))
 
 
 def test_read_of_a_thousandfold_nested_list_is_an_error(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def start_and_kill(data: str, home: Settings, after: int) -> Path:
     return (set(home.runs.glob("*pretrain*")) - earlier).pop()
 
 
-def check(home: Settings, tmp_path: Path, moments: list[int]) -> None:
+def assert_resumes_with_the_same_losses(home: Settings, tmp_path: Path, moments: list[int]) -> None:
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     data = write_text(tmp_path / "text")
     subprocess.run(command(data), env=environ, check=True, capture_output=True, timeout=300)
@@ -88,9 +88,9 @@ def check(home: Settings, tmp_path: Path, moments: list[int]) -> None:
 
 
 def test_run_killed_once_and_resumed_has_the_same_losses(home: Settings, tmp_path: Path) -> None:
-    check(home, tmp_path, [random.Random().randint(1, STEPS - 20)])
+    assert_resumes_with_the_same_losses(home, tmp_path, [random.Random().randint(1, STEPS - 20)])
 
 
 @pytest.mark.slow
 def test_run_killed_at_many_moments_and_resumed_has_the_same_losses(home: Settings, tmp_path: Path) -> None:
-    check(home, tmp_path, random.Random().sample(range(1, STEPS - 15), 6))
+    assert_resumes_with_the_same_losses(home, tmp_path, random.Random().sample(range(1, STEPS - 15), 6))

@@ -87,7 +87,9 @@ def test_report_of_a_failed_run_says_why(home: Settings) -> None:
 
 def test_report_of_a_run_that_only_has_its_record_is_written(home: Settings) -> None:
     path, _ = folder.create(home, "trial.count")
-    parse(report.write(path))
+    page = report.write(path)
+    parse(page)
+    assert path.name in page.read_text()
 
 
 def test_results_finds_scores_at_any_depth() -> None:

@@ -140,6 +140,7 @@ def test_choices_under_a_constraint_do_not_share_it(client: openai.OpenAI) -> No
     answer = client.chat.completions.create(
         model="tiny", messages=ASK, response_format=shape, n=3, temperature=1.0, seed=9, max_tokens=120
     )
+    assert len(answer.choices) == 3
     for choice in answer.choices:
         jsonschema.validate(json.loads(choice.message.content or ""), PERSON)
 
