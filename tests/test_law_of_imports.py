@@ -17,7 +17,7 @@ import melete
 SOURCE = Path(melete.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = {"errors", "settings", "find", "records", "runs", "datasets", "store", "metrics"}
+GROUND = {"errors", "settings", "find", "records", "runs", "datasets", "store", "metrics", "actions"}
 MAY = {
     "errors": set[str](),
     "settings": {"errors"},
@@ -27,17 +27,22 @@ MAY = {
     "runs": {"errors", "settings", "find", "records"},
     "datasets": {"errors", "settings", "find", "records", "runs"},
     "store": {"errors", "settings", "find", "records", "runs"},
+    "actions": {"errors", "settings", "find", "records", "runs", "datasets"},
     "evals": GROUND,
     "llm": {*GROUND, "evals"},
     "serve": {*GROUND, "evals", "llm"},
+    "agents": {*GROUND, "evals", "llm", "serve"},
     "jobs": GROUND,
     "cli": {*GROUND, "jobs"},
     "__main__": {"cli"},
 }
 """Room to the rooms that it may import, besides itself."""
-INSIDE_FUNCTIONS = {"cli": {"serve", "llm", "evals"}}
+INSIDE_FUNCTIONS = {"cli": {"serve", "llm", "evals", "agents"}}
 """What the roof may import besides, where the import stands inside a function."""
-QUICK = {"torch", "transformers", "peft", "fastapi", "uvicorn", "sqlalchemy", "alembic", "litellm", "jinja2"}
+QUICK = {
+    "torch", "transformers", "peft", "fastapi", "uvicorn", "sqlalchemy", "alembic", "litellm", "jinja2",
+    "gymnasium", "openai", "langchain", "langgraph", "autogen_agentchat", "crewai", "sky",
+}  # fmt: skip
 """Libraries that no file of the command line and no process file imports at its top."""
 
 
