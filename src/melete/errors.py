@@ -4,17 +4,23 @@
     ├── ConfigError          2  unknown key, wrong type, a value outside its range
     │   └── JobFileError     2  the same in a job file, with file, line and key
     ├── UnknownNameError     2  a process, dataset, task, run or model that does not exist
+    │   └── ScenarioNotFoundError 2  a scenario that does not exist
     ├── MissingExtraError    2  a library of an optional extra is not installed
     ├── DatasetError         3  missing or corrupt shard, empty split
     ├── CheckpointError      4  truncated, corrupt, or of a newer schema
     │   └── TokenizerError   4  a tokenizer that does not fit the model
     ├── DeviceError          5  no such device here
+    │   └── GPUNotAvailableError 5  no GPU here, and none was rented; names providers and estimated cost
     ├── RunStateError        6  an illegal move of a run or a job
     ├── TrainingError        7  NaN loss and other ends of a training run
+    │   └── TrainingFailedError  7  a practice that could not go on, with the checkpoint that was kept
     ├── ServerError          8  port in use, server not reachable
     │   └── EngineFull       8  more requests than may wait
     ├── StorageError         9  full disk, folder that cannot be written
-    └── SandboxError        10  the sandbox could not be set up
+    ├── SandboxError        10  the sandbox could not be set up
+    ├── ScenarioError       11  a scenario or a tool that is wrong in itself
+    ├── HubError            12  a hub of rollouts that died or does not answer
+    └── DeploymentError     13  a deployed agent or version that does not exist or cannot be started
 
 The number is the exit code of the command line. A message holds what was found, what is allowed and the next
 step; `MeleteError` joins the three. Errors of our own invariants are plain `assert`s and not part of this tree.
@@ -69,6 +75,13 @@ class UnknownNameError(MeleteError):
         )
 
 
+class ScenarioNotFoundError(UnknownNameError):
+    """A scenario that does not exist; the message lists the known ones."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__("scenario", name, known, next_step="List them with: melete agents scenarios list")
+
+
 class MissingExtraError(MeleteError):
     """A library of an optional extra is not installed; the message names the command that installs it."""
 
@@ -103,6 +116,10 @@ class DeviceError(MeleteError):
     exit_code = 5
 
 
+class GPUNotAvailableError(DeviceError):
+    """No GPU here and none rented; the message names the providers and what a machine would cost."""
+
+
 class RunStateError(MeleteError):
     """An illegal move between states, such as resuming a run that is still alive."""
 
@@ -113,6 +130,10 @@ class TrainingError(MeleteError):
     """A training run that had to end, such as a loss that is not a number; the last good checkpoint is kept."""
 
     exit_code = 7
+
+
+class TrainingFailedError(TrainingError):
+    """A practice that could not go on; the message names the checkpoint that was kept."""
 
 
 class ServerError(MeleteError):
@@ -142,3 +163,21 @@ class SandboxError(MeleteError):
     """The sandbox could not be set up, so nothing was run in it."""
 
     exit_code = 10
+
+
+class ScenarioError(MeleteError):
+    """A scenario or a tool that is wrong in itself: a reward outside its range, a schema that is no JSON schema."""
+
+    exit_code = 11
+
+
+class HubError(MeleteError):
+    """A hub of rollouts that died, cannot be reached or answers nonsense."""
+
+    exit_code = 12
+
+
+class DeploymentError(MeleteError):
+    """A deployed agent or version that does not exist, or one that cannot be started."""
+
+    exit_code = 13

@@ -1,0 +1,141 @@
+"""What training needs of whatever runs the agents: publish a policy, submit tasks, collect finished episodes.
+
+A hub is a file in `agents/hubs/` with a class `Hub`; training does not know which one it talks to. An episode comes back
+as it was sampled: for every completion the prompt's token ids, the drawn ids, the log-probabilities they were drawn
+with and the version of the weights, so that training sees exactly the tokens that were drawn, and the reward of the
+whole. A failed episode is a result with its error; its siblings go on.
+
+Limits: a hub keeps nothing when it ends. What was submitted and not collected is submitted again by the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from melete.agents.environment import Outcome
+    from melete.agents.scenario import Task
+
+EpisodeStatus = Literal["ok", "failed", "timeout"]
+Mode = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class PolicyRef:
+    """Where the policy of a rollout answers, and how it is sampled.
+
+    Attributes:
+        endpoint: base URL of an OpenAI-compatible server, ending in `/v1`; empty for a policy in this process.
+        model: the model's name there.
+        version: counts the weights that were published; 0 is the model that training started from.
+        api_key: bearer key; never logged.
+        sampling: `temperature`, `max_tokens` and other options of a completion.
+    """
+
+    endpoint: str
+    model: str
+    version: int
+    api_key: str = field(default="", repr=False)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Move:
+    """One completion as it was drawn.
+
+    Attributes:
+        prompt_ids: token ids that the model was given.
+        response_ids: token ids that it drew, the stop token included.
+        logprobs: natural-log probability of each drawn id, of the model's own distribution at temperature 1.
+        policy_version: `PolicyRef.version` of the weights that drew it.
+        finish: why it ended: stop, length, cancelled or error.
+    """
+
+    prompt_ids: Sequence[int]
+    response_ids: Sequence[int]
+    logprobs: Sequence[float]
+    policy_version: int = 0
+    finish: str = "stop"
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished rollout of one task.
+
+    Attributes:
+        id: as `Hub.submit` returned it.
+        task: what was tried.
+        group: tries of one task that are compared with each other share it.
+        status: ok; failed (the agent or a tool of it raised); timeout.
+        moves: completions in order.
+        reward: of the whole episode, in the scenario's reward range; its lowest value if it failed.
+        outcome: what the environment counted; None if it never started.
+        error: why it failed.
+        seconds: wall time.
+    """
+
+    id: str
+    task: Task
+    group: str
+    status: EpisodeStatus
+    moves: tuple[Move, ...] = ()
+    reward: float = 0.0
+    outcome: Outcome | None = None
+    error: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the policy wrote."""
+        return sum(len(move.response_ids) for move in self.moves)
+
+    @property
+    def oldest_version(self) -> int:
+        """The oldest policy version that wrote a part of it."""
+        return min((move.policy_version for move in self.moves), default=0)
+
+
+class Hub(Protocol):
+    """Runs agents on tasks; every method raises `HubError` once the hub is dead."""
+
+    def publish(self, policy: PolicyRef) -> None:
+        """Makes a policy the one that episodes use from their next completion on."""
+        ...
+
+    def submit(
+        self,
+        tasks: Sequence[Task],
+        *,
+        group: str,
+        mode: Mode = "train",
+        seeds: Sequence[int],
+        timeout_s: float | None = None,
+    ) -> list[str]:
+        """Queues one episode per task and returns their ids in order.
+
+        Args:
+            tasks: a group repeats its task.
+            group: name that the episodes carry.
+            mode: what the episodes are for.
+            seeds: one per task; a seed and the weights decide an episode.
+            timeout_s: an episode that takes longer ends with status `timeout`; None waits.
+        """
+        ...
+
+    def completed(self, wait_s: float | None = None) -> list[Episode]:
+        """Episodes that ended since the last call; waits up to `wait_s` for the first (None: until there is one)."""
+        ...
+
+    def pause(self) -> None:
+        """Starts no further episode or turn until `resume`, so that weights can be exchanged."""
+        ...
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        ...
+
+    def close(self) -> None:
+        """Ends the hub; what runs is given up."""
+        ...
