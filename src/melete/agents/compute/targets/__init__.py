@@ -1,0 +1,1 @@
+"""GPU targets, one file each: `target(accelerators)` returns how to reach it."""
