@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import CHATML, byte_tokenizer, hf_tokenizer
 
 from melete.errors import ConfigError, TokenizerError
-from melete.llm.chat import MeleteChat, TemplateChat, call_arguments, parse_call
+from melete.llm.chat import MeleteChat, TemplateChat, call_arguments, parse_call, tools_text
 from melete.llm.tokenizer import SPECIAL
 from melete.records import Conversation, ToolCall, Turn
 
@@ -92,9 +92,37 @@ def test_melete_chat_generation_prompt_is_a_prefix_of_the_rendered_turn() -> Non
 def test_melete_chat_tools_stand_after_the_system_text() -> None:
     ids, _ = CHAT.render(CALLING, generation_prompt=False)
     start = ids.index(TOKENIZER.special["<|tools|>"])
-    listed = json.loads(TOKENIZER.decode(ids[start + 1 : ids.index(END, start)]))
+    listed = TOKENIZER.decode(ids[start + 1 : ids.index(END, start)])
     assert ids.index(TOKENIZER.special["<|system|>"]) < start
-    assert listed == [TOOL["function"]]
+    assert listed == tools_text([TOOL])
+
+
+def test_tools_text_keeps_names_types_enums_and_what_may_be_left_out() -> None:
+    parameters = {
+        "type": "object",
+        "properties": {
+            "order": {"type": "string", "description": "Its number."},
+            "items": {"type": "array", "items": {"type": "integer"}},
+            "reason": {"enum": ["late", "broken", "a|b", "7", 7, None]},
+            "to": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+            "note": {"type": ["string", "null"]},
+            "price": {"anyOf": [{"type": "number"}, {"const": "free"}]},
+            "more": {},
+        },
+        "required": ["order", "items"],
+    }
+    tool = {"type": "function", "function": {"name": "send", "description": "No.", "parameters": parameters}}
+    assert tools_text([tool, TOOL]) == (
+        'send(order: string, items: [integer], reason?: late|broken|"a|b"|"7"|7|null, to?: {city: string}, '
+        "note?: string|null, price?: number|free, more?: any)\nadd()"
+    )
+
+
+def test_tools_text_any_parameters_never_raise() -> None:
+    odd = [
+        {"name": "a", "parameters": {"properties": {"x": True, "y": {"type": "array"}, "z": {"$ref": "#"}}}}
+    ]
+    assert tools_text(odd) == "a(x?: any, y?: [any], z?: any)"
 
 
 def test_melete_chat_parse_stops_where_another_role_begins() -> None:

@@ -1,9 +1,9 @@
 """What training needs of whatever runs the agents: publish a policy, submit tasks, collect finished episodes.
 
-A hub is a file in `agents/hubs/` with a class `Hub`; training does not know which one it talks to. An episode comes back
-as it was sampled: for every completion the prompt's token ids, the drawn ids, the log-probabilities they were drawn
-with and the version of the weights, so that training sees exactly the tokens that were drawn, and the reward of the
-whole. A failed episode is a result with its error; its siblings go on.
+A hub is a file in `agents/hubs/` with a class `Hub`; training does not know which one it talks to. An episode comes
+back as it was sampled: for every completion the prompt's token ids, the drawn ids, the log-probabilities they were
+drawn with and the version of the weights, so that training sees exactly the tokens that were drawn, and the reward of
+the whole. A failed episode is a result with its error; its siblings go on.
 
 Limits: a hub keeps nothing when it ends. What was submitted and not collected is submitted again by the training.
 """

@@ -1,9 +1,11 @@
 """Conversations to token ids and back: the layout of our own models, and any transformers chat template.
 
-    <|bos|> [<|system|>text<|end|>] [<|tools|>[function, …]<|end|>]
+    <|bos|> [<|system|>text<|end|>] [<|tools|>one signature a line<|end|>]
     <|user|>text<|end|>
     <|assistant|>text{<|tool_call|>{"name":…,"arguments":{…}}}*<|end|>
     <|tool_result|>text<|end|>
+
+A tool is shown as `name(city: string, unit?: celsius|fahrenheit)`: see `tools_text`.
 
 A model is trained on what it has to write itself: everything after `<|assistant|>` up to and including its `<|end|>`,
 and nothing else. Text never becomes a special token, whoever wrote it: our tokenizer encodes text apart from special
@@ -274,9 +276,51 @@ class _Marks:
 
 
 def tools_text(tools: Iterable[dict[str, Any]]) -> str:
-    """The tools as the model sees them: a compact JSON list of their functions."""
-    functions = [tool.get("function", tool) for tool in tools]
-    return json.dumps(functions, ensure_ascii=False, separators=(",", ":"))
+    """The tools as our own models see them, one signature a line: `cancel(order: string, reason?: late|broken)`.
+
+    Names, arguments, types, allowed values and which arguments may be left out (`?`) stay; descriptions and limits
+    go, since a small model learns tools from use and JSON schemas of ten tools fill its context (decision 0005).
+    """
+    return "\n".join(map(_signature, tools))
+
+
+def _signature(tool: dict[str, Any]) -> str:
+    function = tool.get("function", tool)
+    return f"{function.get('name', '')}({_arguments(function.get('parameters') or {})})"
+
+
+def _arguments(schema: dict[str, Any]) -> str:
+    required = schema.get("required") or ()
+    properties = (schema.get("properties") or {}).items()
+    return ", ".join(f"{name}{'' if name in required else '?'}: {_type(part)}" for name, part in properties)
+
+
+def _type(schema: Any) -> str:
+    """A JSON schema in short; what has no short form is `any`."""
+    if not isinstance(schema, dict):
+        return "any"
+    if "const" in schema:
+        return _literal(schema["const"])
+    if "enum" in schema:
+        return "|".join(map(_literal, schema["enum"]))
+    for key in ("anyOf", "oneOf"):
+        if key in schema:
+            return "|".join(dict.fromkeys(map(_type, schema[key])))
+    kind = schema.get("type", "object" if "properties" in schema else "any")
+    if isinstance(kind, list):
+        return "|".join(_type({**schema, "type": one}) for one in kind)
+    if kind == "array":
+        return f"[{_type(schema.get('items', {}))}]"
+    if kind == "object" and schema.get("properties"):
+        return f"{{{_arguments(schema)}}}"
+    return str(kind)
+
+
+def _literal(value: Any) -> str:
+    """An allowed value; text that reads like a signature's own signs is quoted."""
+    if isinstance(value, str) and re.fullmatch(r"[^|,(){}\[\]:\"\n]+", value) and _json(value) is None:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def plain_text(conversation: Conversation) -> str:
