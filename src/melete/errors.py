@@ -78,9 +78,6 @@ class UnknownNameError(MeleteError):
 class ScenarioNotFoundError(UnknownNameError):
     """A scenario that does not exist; the message lists the known ones."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__("scenario", name, known, next_step="List them with: melete agents scenarios list")
-
 
 class MissingExtraError(MeleteError):
     """A library of an optional extra is not installed; the message names the command that installs it."""
