@@ -6,9 +6,9 @@
     else:
         train_on(target.device)
 
-A target is a file in `targets/` and its name is its id. `auto` is the CUDA device of this machine where there is one and
-the CPU otherwise, and says which and why. A target elsewhere becomes a SkyPilot task (`task.py`); nothing is rented before
-its price was shown and confirmed.
+A target is a file in `targets/` and its name is its id. `auto` is the CUDA device of this machine where there is one
+and the CPU otherwise, and says which and why. A target elsewhere becomes a SkyPilot task (`task.py`); nothing is rented
+before its price was shown and confirmed.
 """
 
 from __future__ import annotations

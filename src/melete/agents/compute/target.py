@@ -1,7 +1,7 @@
 """What a target is, what it offers before it is paid for, and who says yes.
 
-A `Target` is either here (`device` is set, the caller works on it) or elsewhere (`launch` hands the job over, follows its
-log and brings the checkpoint back). An `Offer` is shown and confirmed before anything is rented.
+A `Target` is either here (`device` is set, the caller works on it) or elsewhere (`launch` hands the job over, follows
+its log and brings the checkpoint back). An `Offer` is shown and confirmed before anything is rented.
 """
 
 from __future__ import annotations
