@@ -45,6 +45,8 @@ class Answer:
         for choice in self.plan.choices:
             if choice.generation is not None:
                 choice.generation.cancel()
+        if self.plan.episode is not None:
+            self.plan.episode.drop(self.plan.choices)
 
     def advance(self) -> list[tuple[Choice, list[Token], list[Delta]]]:
         """What has come since the last call, for each choice that has news; ended ones are marked `finished`.
@@ -70,6 +72,8 @@ class Answer:
                 deltas = choice.parser.feed(tokens)
                 if choice.finished:
                     deltas += choice.parser.finish()
+            if choice.finished and self.plan.episode is not None:
+                self.plan.episode.keep(choice)
             if tokens or choice.finished:
                 news.append((choice, tokens, deltas))
         return news

@@ -34,6 +34,7 @@ from melete.serve.answer import Answer
 from melete.serve.models import ServedModel
 from melete.serve.plan import Plan, plan_chat, plan_completion
 from melete.serve.problems import Problem
+from melete.serve.recording import Recorder, bearer
 from melete.serve.schema import ChatRequest, CompletionRequest
 from melete.serve.stream import Bridge, Departure
 from melete.settings import Settings
@@ -52,17 +53,20 @@ class ReloadRequest(BaseModel):
     checkpoint: str | None = None
 
 
-def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI:
+def create_app(
+    models: Mapping[str, ServedModel], settings: Settings, recorder: Recorder | None = None
+) -> FastAPI:
     """Builds the application over loaded models; their engines run while the application does.
 
     Args:
         models: id to model.
         settings: the token to ask for, and where checkpoints are found on a reload.
+        recorder: knows the keys of episodes that practise here, whose completions it records.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.bridge = Bridge()
+        app.state.bridge, app.state.recorder = Bridge(), recorder
         for model in models.values():
             model.engine.start()
         yield
@@ -70,7 +74,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> FastAPI
             await asyncio.to_thread(model.engine.stop)
 
     app = FastAPI(title="Melete", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(auth.TokenGate, token=settings.token)
+    app.add_middleware(auth.TokenGate, token=settings.token, recorder=recorder)
 
     @app.post("/v1/chat/completions", openapi_extra=_body_of(ChatRequest))
     async def chat_completions(request: Request) -> Response:
@@ -162,8 +166,13 @@ async def _answer(
     plan: Callable[[ServedModel, Any], Plan],
 ) -> Response:
     body = await _read(request, kind)
-    model = _find(models, body.model)
-    answer = Answer(await asyncio.to_thread(plan, model, body), app.state.bridge)
+    recorder: Recorder | None = app.state.recorder
+    episode = recorder.episode(bearer(request.headers.get("authorization"))) if recorder else None
+    model = _find(models, (episode and episode.model) or body.model)
+    planned = await asyncio.to_thread(plan, model, body)
+    if episode is not None:
+        episode.prepare(planned)
+    answer = Answer(planned, app.state.bridge)
     if body.stream:
         return EventStream(answer)
     tokens: list[list[Any]] = [[] for _ in answer.plan.choices]

@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from melete.serve.problems import Problem
+from melete.serve.recording import OPEN_TO_ROLLOUTS, PREFIX, Recorder, bearer, episode_over
 
 COOKIE = "melete_token"
 OPEN_PATHS = ("/health", "/login")
@@ -30,11 +31,13 @@ class TokenGate:
     Args:
         app: what stands behind the gate.
         token: the token to ask for; None asks for none but accepts loopback host names only.
+        recorder: knows the keys of episodes that practise, which open the model and nothing else; None knows none.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, recorder: Recorder | None = None) -> None:
         self._app = app
         self._token = token
+        self._recorder = recorder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -53,6 +56,16 @@ class TokenGate:
             return refuse(
                 Problem(403, f"Requests from pages of {origin} are not accepted.", code="wrong_origin")
             )
+        key = bearer(headers.get(b"authorization"))
+        rollout = self._recorder is not None and key.startswith(PREFIX)
+        if rollout:
+            assert self._recorder is not None
+            if not self._recorder.knows(key):
+                return refuse(episode_over())
+            if scope["path"] not in OPEN_TO_ROLLOUTS:
+                return refuse(
+                    Problem(403, "The key of an episode opens the model only.", code="not_for_episodes")
+                )
         if self._token is None:
             if host_name(host) in LOOPBACK:
                 return None
@@ -65,7 +78,7 @@ class TokenGate:
                 )
             )
         path = scope["path"]
-        if path in OPEN_PATHS or path.startswith(OPEN_FOLDER) or self._knows_token(headers):
+        if rollout or path in OPEN_PATHS or path.startswith(OPEN_FOLDER) or self._knows_token(headers):
             return None
         if "text/html" in headers.get(b"accept", "") and scope["method"] == "GET":
             return RedirectResponse("/login", status_code=303)

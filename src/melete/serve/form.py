@@ -37,7 +37,17 @@ class Form:
         self._with_usage = bool(request.stream_options and request.stream_options.include_usage)
         self.id = f"{self.prefix}-{uuid.uuid4().hex}"
         self.created_s = int(time.time())
-        head = compact({"id": self.id, "object": self.piece, "created": self.created_s, "model": model.id})
+        # OpenAI's field for "the configuration that answered": here the version of the weights.
+        self._fingerprint = f"weights-{model.version}"
+        head = compact(
+            {
+                "id": self.id,
+                "object": self.piece,
+                "created": self.created_s,
+                "model": model.id,
+                "system_fingerprint": self._fingerprint,
+            }
+        )
         self._head = f"data: {head[:-1]},"
         self._tail = ',"usage":null}\n\n' if self._with_usage else "}\n\n"
 
@@ -63,6 +73,7 @@ class Form:
             "object": self.whole,
             "created": self.created_s,
             "model": self._model.id,
+            "system_fingerprint": self._fingerprint,
             "choices": [self.choice(*pair) for pair in zip(choices, tokens, strict=True)],
             "usage": usage,
         }
@@ -162,7 +173,7 @@ class ChatForm(Form):
         return "tool_calls" if reason == "stop" and choice.parser.calls else str(reason)
 
     def _logprobs(self, choice: Choice, tokens: list[Token]) -> dict[str, Any] | None:
-        if choice.sampling.logprobs is None:
+        if not self._request.wants_logprobs:
             return None
         return {
             "content": [
@@ -225,7 +236,7 @@ class CompletionForm(Form):
         return f'"choices":[{{"index":{index},"text":{compact(text)}{extras},"finish_reason":{quoted}}}]'
 
     def _logprobs(self, choice: Choice, tokens: list[Token], offset: int) -> dict[str, Any] | None:
-        if choice.sampling.logprobs is None:
+        if not self._request.wants_logprobs:
             return None
         shown = self._shown(choice, tokens)
         offsets = []

@@ -41,6 +41,7 @@ class ServedModel:
         engine: what generates.
         ref: the reference it was loaded by.
         checkpoint: folder of the weights in use, None if they are not a checkpoint of ours.
+        version: counts the weights that were swapped in; 0 is what it was loaded with.
     """
 
     id: str
@@ -48,6 +49,7 @@ class ServedModel:
     engine: Engine | EchoEngine
     ref: str = ""
     checkpoint: Path | None = None
+    version: int = 0
     created_s: int = field(default_factory=lambda: int(time.time()))
     lock: threading.Lock = field(default_factory=threading.Lock)
     _grammars: Grammars | None = None
@@ -70,15 +72,21 @@ class ServedModel:
             "owned_by": "melete",
             "max_model_len": self.engine.context,
             "checkpoint": self.checkpoint.name if self.checkpoint else None,
+            "version": self.version,
         }
 
-    def swap(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+    def swap(self, state_dict: Mapping[str, torch.Tensor], version: int | None = None) -> None:
         """Replaces the weights in the running engine.
+
+        Args:
+            state_dict: the new weights.
+            version: what to call them; None counts on by one.
 
         Raises:
             CheckpointError: the tensors do not fit the model.
         """
         self.engine.swap(state_dict)
+        self.version = self.version + 1 if version is None else version
 
     def reload(self, settings: Settings, ref: str | None = None) -> Path | None:
         """Swaps in the weights of `ref`, or the newest ones of the reference it was loaded by.
@@ -91,7 +99,7 @@ class ServedModel:
             TokenizerError: the checkpoint was trained with another tokenizer.
         """
         if self.ref == ECHO:
-            self.engine.swap({})
+            self.swap({})
             return None
         if self.checkpoint is None:
             self._reload_folder(ref or self.ref)
@@ -105,9 +113,9 @@ class ServedModel:
             from melete.llm import hf
 
             loaded = llm.load_checkpoint(folder, self.lm.device, next(self.lm.model.parameters()).dtype)
-            self.engine.swap(hf.merged_state(loaded.model))
+            self.swap(hf.merged_state(loaded.model))
         else:
-            self.engine.swap(checkpoints.load(folder, "model"))
+            self.swap(checkpoints.load(folder, "model"))
         self.checkpoint, self.lm.record = folder, record
         return folder
 
@@ -115,7 +123,7 @@ class ServedModel:
         from melete.llm import hf
 
         dtype = next(self.lm.model.parameters()).dtype
-        self.engine.swap(hf.merged_state(hf.load(ref, self.lm.device, dtype).model))
+        self.swap(hf.merged_state(hf.load(ref, self.lm.device, dtype).model))
 
     def _newest(self, settings: Settings) -> Path:
         from melete.llm import lm as llm

@@ -18,12 +18,13 @@ from melete.serve.schema import ChatRequest, CompletionRequest, GenerationReques
 
 if TYPE_CHECKING:
     from melete.serve.models import ServedModel
+    from melete.serve.recording import EpisodeRecord
     from melete.serve.stream import Outlet
 
 
 @dataclass
 class Choice:
-    """One answer of a request: choice `index`, to one of its prompts."""
+    """One answer of a request: choice `index`, to one of its prompts. `version` is of the weights, if recorded."""
 
     index: int
     prompt_ids: list[int]
@@ -33,12 +34,13 @@ class Choice:
     outlet: Outlet | None = None
     generation: Generation | None = None
     finished: bool = False
+    version: int = 0
 
 
 @dataclass
 class Plan:
     """A request made ready: nothing has been submitted yet. `param` is the field that holds the prompt, `dropped` the
-    number of messages left out of it."""
+    number of messages left out of it, `episode` what records it."""
 
     model: ServedModel
     request: GenerationRequest
@@ -46,6 +48,7 @@ class Plan:
     form: Form
     param: str
     dropped: int = 0
+    episode: EpisodeRecord | None = None
 
 
 def plan_chat(model: ServedModel, request: ChatRequest) -> Plan:

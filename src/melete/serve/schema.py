@@ -173,6 +173,11 @@ class GenerationRequest(BaseModel):
         return value
 
     @property
+    def wants_logprobs(self) -> bool:
+        """Whether the answer carries log-probabilities."""
+        raise NotImplementedError
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """Stop strings; an empty one would stop at once and is dropped."""
         texts = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -240,6 +245,11 @@ class ChatRequest(GenerationRequest):
         """The most tokens of the answer, or None for as many as the context holds."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def wants_logprobs(self) -> bool:
+        """See `GenerationRequest.wants_logprobs`."""
+        return bool(self.logprobs)
+
     def conversation(self) -> Conversation:
         """Messages and tools as a record; with `tool_choice: none` the model is not shown the tools."""
         tools = () if self.tool_choice == "none" else tuple(self.tools or ())
@@ -278,6 +288,11 @@ class CompletionRequest(GenerationRequest):
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise ValueError("'best_of' must equal 'n'")
         return self
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """See `GenerationRequest.wants_logprobs`."""
+        return self.logprobs is not None
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:

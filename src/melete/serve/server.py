@@ -18,6 +18,7 @@ import uvicorn
 from melete.errors import ServerError
 from melete.serve import app, models
 from melete.serve.models import ServedModel
+from melete.serve.recording import Recorder
 from melete.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Server:
         host: address to listen on; anything but loopback needs a token.
         port: 0 takes a free one.
         listener: an already bound socket, from `bind`.
+        recorder: knows the keys of episodes that practise here; None serves none.
 
     Raises:
         ServerError: the port is taken, or the address needs a token.
@@ -48,12 +50,13 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 0,
         listener: socket.socket | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.models = served
         self._socket = listener or bind(host, port, settings)
         self.url = url_of(self._socket)
         config = uvicorn.Config(
-            app.create_app(served, settings),
+            app.create_app(served, settings, recorder),
             access_log=False,
             log_level="warning",
             server_header=False,
@@ -86,15 +89,19 @@ class Server:
             self._thread.join()
             self._thread = None
 
-    def swap(self, state_dict: Mapping[str, torch.Tensor], model: str | None = None) -> None:
+    def swap(
+        self, state_dict: Mapping[str, torch.Tensor], model: str | None = None, version: int | None = None
+    ) -> None:
         """Replaces a model's weights while it serves; `model` may be left out if there is only one.
+
+        `version` is what completions from now on say that wrote them; None counts on by one.
 
         Raises:
             UnknownNameError: no such model.
             CheckpointError: the tensors do not fit.
         """
         only = next(iter(self.models)) if len(self.models) == 1 else ""
-        models.find(self.models, model or only).swap(state_dict)
+        models.find(self.models, model or only).swap(state_dict, version)
 
     def __enter__(self) -> Server:
         self.start()

@@ -1,0 +1,196 @@
+"""Records what a practising agent's model wrote: prompt ids, drawn ids and log-probabilities, behind a key per episode.
+
+An agent of any framework is given a base URL and a key, and talks to the server as to any other. A server that was made
+with a `Recorder` (the training process does, `melete serve` does not) knows the keys that were opened with it: a
+completion of such a key is sampled as practice wants it (temperature, nothing cut off by top-k or top-p, a seed that
+follows from the episode's seed and the turn) and kept token by token, streamed or whole. The answer itself looks like
+any other. When an episode is closed its key is refused and what still runs is cancelled, so an agent that was given up
+cannot go on. Requests with other keys are not touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from melete.serve.problems import Problem
+
+if TYPE_CHECKING:
+    from melete.serve.plan import Choice, Plan
+
+PREFIX = "rollout-"
+OPEN_TO_ROLLOUTS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models"})
+"""Paths that the key of an episode opens on a server that asks for a token."""
+
+
+@dataclass(frozen=True)
+class RecordedMove:
+    """One completion as it was drawn.
+
+    Attributes:
+        prompt_ids: what the model read.
+        response_ids: what it drew, the token that ended its turn included.
+        logprobs: natural-log probability of each drawn token at temperature 1.
+        policy_version: version of the weights when it began.
+        finish: `stop` or `length`.
+        calls: names of the tools that it proposed to call; empty text for a call that cannot be read.
+    """
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    logprobs: list[float]
+    policy_version: int
+    finish: str
+    calls: tuple[str, ...] = ()
+
+
+def turn_seed(episode_seed: int, turn: int) -> int:
+    """Seed of one turn of an episode, from 0 to 2**31 - 1; every way to play an episode draws by it."""
+    digest = hashlib.blake2b(f"{episode_seed}:{turn}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest) >> 1
+
+
+@dataclass
+class EpisodeRecord:
+    """What an open episode has said so far; the server's side of one key."""
+
+    key: str
+    seed: int
+    temperature: float
+    max_tokens: int | None
+    model: str | None
+    moves: list[RecordedMove] = field(default_factory=list)
+    running: list[Choice] = field(default_factory=list)
+    closed: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def prepare(self, plan: Plan) -> None:
+        """Sets how a request of this episode is sampled; the request is recorded from now on.
+
+        Raises:
+            Problem: the episode has been closed meanwhile.
+        """
+        with self.lock:
+            if self.closed:
+                raise episode_over()
+            turn = len(self.moves) + len(self.running)
+            for i, choice in enumerate(plan.choices):
+                asked = choice.sampling
+                most = min(n for n in (asked.max_tokens, self.max_tokens) if n is not None)
+                choice.sampling = replace(
+                    asked,
+                    temperature=self.temperature,
+                    top_k=0,
+                    top_p=1.0,
+                    max_tokens=most,
+                    seed=turn_seed(self.seed, turn + i),
+                    logprobs=0 if asked.logprobs is None else asked.logprobs,
+                )
+                choice.version = plan.model.version
+                self.running.append(choice)
+        plan.episode = self
+
+    def keep(self, choice: Choice) -> None:
+        """Keeps a choice that has ended well."""
+        generation = choice.generation
+        assert generation is not None
+        calls = tuple(call.name for call in choice.parser.calls) if choice.parser else ()
+        with self.lock:
+            self._leave(choice)
+            if not self.closed:
+                self.moves.append(
+                    RecordedMove(
+                        generation.prompt_ids,
+                        list(generation.token_ids),
+                        list(generation.logprobs),
+                        choice.version,
+                        str(generation.finish_reason),
+                        calls,
+                    )
+                )
+
+    def drop(self, choices: list[Choice]) -> None:
+        """Forgets choices that were refused or left by their client; ended ones are kept."""
+        with self.lock:
+            for choice in choices:
+                self._leave(choice)
+
+    def close(self) -> list[RecordedMove]:
+        """Ends the episode: what still runs is cancelled and not recorded."""
+        with self.lock:
+            self.closed = True
+            for choice in self.running:
+                if choice.generation is not None:
+                    choice.generation.cancel()
+            return self.moves
+
+    def _leave(self, choice: Choice) -> None:
+        self.running = [other for other in self.running if other is not choice]
+
+
+def episode_over() -> Problem:
+    """What a request with the key of a closed episode gets; clients do not try again on it."""
+    return Problem(403, "This episode is over; its key is no longer valid.", code="episode_over")
+
+
+class Recorder:
+    """The keys of the episodes that are being played, and what was said with each. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_id: dict[str, EpisodeRecord] = {}
+        self._by_key: dict[str, EpisodeRecord] = {}
+
+    def open(
+        self,
+        episode_id: str,
+        seed: int,
+        temperature: float = 1.0,
+        max_tokens: int | None = None,
+        model: str | None = None,
+    ) -> str:
+        """Begins an episode and returns its key, which nobody can guess.
+
+        Args:
+            episode_id: name of the episode; it must not be open already.
+            seed: from which the seed of each turn follows.
+            temperature: of all its completions, whatever the agent asks for.
+            max_tokens: most tokens of one completion, None for as many as the agent asks for.
+            model: id of the model that answers, whatever name the agent asks for; None leaves it to the agent.
+        """
+        key = f"{PREFIX}{quote(episode_id, safe='')}-{secrets.token_urlsafe(16)}"
+        record = EpisodeRecord(key, seed, temperature, max_tokens, model)
+        with self._lock:
+            assert episode_id not in self._by_id, f"episode {episode_id} is open already"
+            self._by_id[episode_id] = self._by_key[key] = record
+        return key
+
+    def close(self, episode_id: str) -> list[RecordedMove]:
+        """Ends an episode and returns its completions in the order in which they ended; its key is refused from now."""
+        with self._lock:
+            record = self._by_id.pop(episode_id)
+            del self._by_key[record.key]
+        return record.close()
+
+    def said(self, episode_id: str) -> int:
+        """Completions of an open episode so far; 0 if it is not open."""
+        record = self._by_id.get(episode_id)
+        return len(record.moves) if record else 0
+
+    def knows(self, key: str) -> bool:
+        """Whether a key belongs to an open episode."""
+        return key in self._by_key
+
+    def episode(self, key: str) -> EpisodeRecord | None:
+        """The open episode of a key."""
+        return self._by_key.get(key)
+
+
+def bearer(authorization: str | None) -> str:
+    """The key in an `Authorization` header; empty if there is none."""
+    scheme, _, key = (authorization or "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
