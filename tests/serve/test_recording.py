@@ -85,7 +85,7 @@ def test_answer_of_an_episode_looks_like_any_other(practice: tuple[Server, Recor
     assert not hasattr(answer, "prompt_token_ids")
 
 
-def test_proposed_calls_are_named_in_the_move(practice: tuple[Server, Recorder]) -> None:
+def test_move_holds_the_turn_that_the_agent_reads(practice: tuple[Server, Recorder]) -> None:
     server, recorder = practice
     key = recorder.open("calls", seed=0, model="echo")
     with client_of(server, key) as client:
@@ -95,7 +95,8 @@ def test_proposed_calls_are_named_in_the_move(practice: tuple[Server, Recorder])
             tools=[CALCULATOR],
         )
     (move,) = recorder.close("calls")
-    assert move.calls == ("calculator",)
+    (call,) = move.turn.tool_calls
+    assert (call.name, call.arguments) == ("calculator", '{"expression":"1+1"}')
 
 
 def test_version_of_swapped_weights_is_noted_per_completion(practice: tuple[Server, Recorder]) -> None:

@@ -2,38 +2,37 @@
 
 The agent is any callable that takes a `Session`. Its model calls go over HTTP to the policy and are recorded there by
 its key; its tool calls go through the environment, and so through guard, trace and reward. It runs in a thread of its
-own: an agent that raises is a failed episode with its error, one that hangs is a timed out one. When the episode is over,
-however it ended, its tools raise `EpisodeOver` and its key is refused, so nothing of it can act or think afterwards.
+own: an agent that raises is a failed episode with its error, one that hangs is a timed out one. When the episode is
+over, however it ended, its tools raise `EpisodeOver` and its key is refused: nothing of it can act or think afterwards.
 
 Limits: Python cannot end a thread, so an agent that sleeps sleeps on, without effect. A call that a framework answers
-itself (a tool that does not exist, arguments that it cannot read) never reaches the environment: with a recorder it is
-counted as a failed call, but the model reads the framework's words about it.
+itself (a tool that does not exist, arguments that it cannot read) never reaches the tools of the session; with a
+recorder it is counted as the failed call that it is, but the model has read the framework's words about it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import inspect
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from melete.actions.action import Message, ToolAction
-from melete.agents.environment import Environment, Malformed
 from melete.agents.hub import Episode, EpisodeStatus, Move, PolicyRef
-from melete.records import ToolCall
+from melete.records import ToolCall, Turn
 
 if TYPE_CHECKING:
+    from melete.agents.environment import Environment
     from melete.serve.recording import RecordedMove, Recorder
 
-Agent = Callable[["Session"], None | Awaitable[None]]
+Agent = Callable[["Session"], Coroutine[Any, Any, None] | None]
 """What practises: it is given a session, and the episode lasts until it returns or the session is done."""
 
 GRACE_S = 1.0
-"""How long an agent whose episode is over may take to notice, before its thread is left behind."""
+"""How long an agent whose episode is over may take to notice before its thread is left behind."""
 LONGEST_ERROR = 2000
 """Characters of an agent's error that are kept."""
 
@@ -70,11 +69,11 @@ class SessionTool:
         Raises:
             EpisodeOver: the episode has ended.
         """
-        return self.session.act(ToolAction(self.name, arguments))
+        return self.session.propose(ToolAction(self.name, arguments).to_call())
 
 
 class Session:
-    """What an agent is given for one episode.
+    """What an agent is given for one episode. Safe from any thread; one tool acts at a time.
 
     Attributes:
         base_url: of an OpenAI-compatible server, ending in `/v1`.
@@ -84,9 +83,19 @@ class Session:
         request: the person's first message.
         tools: the scenario's tools, bound to this episode.
         seed: of this episode, for an agent that draws something itself.
+        over: set when the episode has ended.
     """
 
-    def __init__(self, env: Environment, policy: PolicyRef, api_key: str, seed: int, request: str) -> None:
+    def __init__(
+        self,
+        env: Environment,
+        policy: PolicyRef,
+        *,
+        api_key: str,
+        seed: int,
+        request: str,
+        heard: Callable[[], list[RecordedMove]] | None = None,
+    ) -> None:
         self.base_url = policy.endpoint
         self.api_key = api_key
         self.model = policy.model
@@ -99,51 +108,104 @@ class Session:
         ]
         self.over = threading.Event()
         self._env = env
+        self._ledger = _Ledger(env, heard or list)
         self._lock = threading.Lock()
-        self._on_act: Callable[[], None] = lambda: None
-        self.done = False
 
-    def act(self, action: ToolAction | Malformed) -> str:
-        """Proposes a tool call to the environment; what comes back is for the model to read.
+    @property
+    def done(self) -> bool:
+        """Whether the environment has ended the episode."""
+        return self._env.over
+
+    def propose(self, call: ToolCall) -> str:
+        """Proposes a call as a model wrote it: any name, and arguments that may not be JSON.
+
+        Returns:
+            The result, or why it failed, for the model to read.
 
         Raises:
             EpisodeOver: the episode has ended.
         """
         with self._lock:
+            self._ledger.settle()
+            self._note_end()
             if self.over.is_set():
                 raise EpisodeOver("the episode is over")
-            self._on_act()
-            return self._step(action)
-
-    def call(self, name: str, arguments: str) -> str:
-        """Proposes a call as a model wrote it: any name, and arguments that may not be JSON.
-
-        Raises:
-            EpisodeOver: the episode has ended.
-        """
-        try:
-            return self.act(ToolAction.from_call(ToolCall("", name, arguments)))
-        except ValueError as error:
-            return self.act(Malformed(f"{name} {arguments}: {error}"))
+            observation, *_ = self._env.act(self._ledger.turn_of(call))
+            self._note_end()
+            return observation
 
     def say(self, text: str) -> str | None:
         """Tells the person something; returns the answer, or None when the episode is over."""
         with self._lock:
+            self._ledger.settle()
+            self._note_end()
             if self.over.is_set():
                 return None
-            answer = self._step(Message(text))
-            return None if self.done else answer
+            observation, *_ = self._env.step(Message(text))
+            self._note_end()
+            return None if self._env.over else observation
 
     def end(self) -> None:
-        """Ends the episode: no tool acts any more."""
+        """Ends the episode from outside: no tool acts any more."""
         self.over.set()
 
-    def _step(self, action: ToolAction | Message | Malformed) -> str:
-        observation, _, terminated, truncated, _ = self._env.step(action)
-        if terminated or truncated:
-            self.done = True
+    def leave(self) -> None:
+        """The agent has returned: what it proposed last is counted, and the episode ends."""
+        with self._lock:
+            if not self.over.is_set():
+                self._ledger.settle(last=True)
+        self.end()
+
+    def _note_end(self) -> None:
+        if self._env.over:
             self.over.set()
-        return observation
+
+
+class _Ledger:
+    """Matches the calls that arrive at the tools with those that the model wrote.
+
+    A call that arrives is given to the environment as the model wrote it, with the text beside it. One that never
+    arrives and could not have been executed anyway is given to it too, so that it counts. One that the agent holds back
+    although it could be executed is the agent's own decision, and is left out.
+    """
+
+    def __init__(self, env: Environment, heard: Callable[[], list[RecordedMove]]) -> None:
+        self._env = env
+        self._heard = heard
+        self._read = 0
+        self._pending: list[ToolCall] = []
+        self._beside = ""
+
+    def settle(self, last: bool = False) -> None:
+        """Reads what the model has written meanwhile; calls of earlier turns that have not arrived never will."""
+        moves = self._heard()
+        for move in moves[self._read :]:
+            self._give_up()
+            self._pending, self._beside = list(move.turn.tool_calls), move.turn.content
+        self._read = len(moves)
+        if last:
+            self._give_up()
+
+    def turn_of(self, call: ToolCall) -> Turn:
+        """The turn of an arriving call, in the words of the model if it wrote such a call."""
+        for i, written in enumerate(self._pending):
+            if written.name == call.name and _value(written) == _value(call):
+                beside, self._beside = self._beside, ""
+                return Turn("assistant", beside, (self._pending.pop(i),))
+        return Turn("assistant", "", (call,))
+
+    def _give_up(self) -> None:
+        for call in self._pending:
+            if not self._env.over and self._hopeless(call):
+                self._env.act(Turn("assistant", "", (call,)))
+        self._pending = []
+
+    def _hopeless(self, call: ToolCall) -> bool:
+        try:
+            action = ToolAction.from_call(call)
+        except ValueError:
+            return True
+        return self._env.scenario.toolset.problem(action) is not None
 
 
 def play(
@@ -162,40 +224,40 @@ def play(
     Args:
         agent: what practises.
         env: of the task to play; it is reset here.
-        policy: where the model answers. With a recorder, `sampling` holds `temperature` and `max_tokens`.
+        policy: where the model answers. With a recorder, `sampling` may hold `temperature` and `max_tokens`.
         episode_id: name of the episode.
         seed: of the environment and of the policy's draws.
         timeout_s: how long the agent may take; None waits for ever.
         group: tries of one task share it.
         recorder: of the server at `policy.endpoint`. None if another, such as a gateway, records what the model says;
-            the episode then has no moves and the policy's own key is used.
+            the episode then has no moves, and the agent gets the policy's own key.
     """
     start_s = time.perf_counter()
     request, _ = env.reset(seed=seed)
     key = _open(recorder, policy, episode_id, seed) if recorder else policy.api_key
-    session = Session(env, policy, key, seed, request)
-    reached: collections.Counter[int] = collections.Counter()
-    if recorder:
-        session._on_act = lambda: reached.update([recorder.said(episode_id)])
+    heard = (lambda: recorder.moves(episode_id)) if recorder else None
+    session = Session(env, policy, api_key=key, seed=seed, request=request, heard=heard)
     errors: list[Exception] = []
     thread = threading.Thread(target=_run, args=(agent, session, errors), name=episode_id, daemon=True)
     thread.start()
-    ended = session.over.wait(timeout_s)
+    in_time = session.over.wait(timeout_s)
     session.end()
-    said = recorder.close(episode_id) if recorder else []
-    if ended:
+    moves = recorder.close(episode_id) if recorder else []
+    if in_time:
         thread.join(GRACE_S)
     # What an agent raises because its episode is over is no failure.
     failure = errors[0] if errors and not session.done else None
-    status: EpisodeStatus = "timeout" if not ended else "failed" if failure else "ok"
-    missed = _never_arrived(said, reached, session.done)
-    outcome = replace(env.outcome, tool_calls=env.outcome.tool_calls + missed)
+    status: EpisodeStatus = "timeout" if not in_time else "failed" if failure else "ok"
+    outcome = env.outcome
+    assert env.task is not None
     return Episode(
         id=episode_id,
         task=env.task,
         group=group,
         status=status,
-        moves=tuple(Move(m.prompt_ids, m.response_ids, m.logprobs, m.policy_version, m.finish) for m in said),
+        moves=tuple(
+            Move(m.prompt_ids, m.response_ids, m.logprobs, m.policy_version, m.finish) for m in moves
+        ),
         reward=outcome.reward if status == "ok" else env.scenario.reward_range[0],
         outcome=outcome,
         error=_text_of(failure, key) if failure else None,
@@ -204,12 +266,11 @@ def play(
 
 
 def _open(recorder: Recorder, policy: PolicyRef, episode_id: str, seed: int) -> str:
-    sampling = policy.sampling
     return recorder.open(
         episode_id,
         seed,
-        temperature=sampling.get("temperature", 1.0),
-        max_tokens=sampling.get("max_tokens"),
+        temperature=policy.sampling.get("temperature", 1.0),
+        max_tokens=policy.sampling.get("max_tokens"),
         model=policy.model,
     )
 
@@ -217,22 +278,22 @@ def _open(recorder: Recorder, policy: PolicyRef, episode_id: str, seed: int) -> 
 def _run(agent: Agent, session: Session, errors: list[Exception]) -> None:
     """The agent's thread."""
     try:
-        if inspect.iscoroutinefunction(agent) or inspect.iscoroutinefunction(
-            getattr(agent, "__call__", None)
-        ):
-            asyncio.run(agent(session))  # type: ignore[arg-type]
-        else:
-            agent(session)
+        result = agent(session)
+        if inspect.iscoroutine(result):
+            asyncio.run(result)
+        session.leave()
     except Exception as error:  # the agent is its author's: whatever it raises is a result of the episode
         errors.append(error)
     finally:
         session.end()
 
 
-def _never_arrived(said: list[RecordedMove], reached: collections.Counter[int], done: bool) -> int:
-    """Calls that the model proposed and the framework answered itself; an episode that ended may leave some unheard."""
-    turns = said[:-1] if done else said
-    return sum(max(0, len(move.calls) - reached[i]) for i, move in enumerate(turns, 1))
+def _value(call: ToolCall) -> Any:
+    """The arguments for comparing: as an object if they are one."""
+    try:
+        return ToolAction.from_call(call).arguments
+    except ValueError:
+        return call.arguments
 
 
 def _text_of(error: Exception, key: str) -> str:

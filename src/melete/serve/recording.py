@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from melete.records import Turn
 from melete.serve.problems import Problem
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class RecordedMove:
         logprobs: natural-log probability of each drawn token at temperature 1.
         policy_version: version of the weights when it began.
         finish: `stop` or `length`.
-        calls: names of the tools that it proposed to call; empty text for a call that cannot be read.
+        turn: the same as the agent reads it.
     """
 
     prompt_ids: list[int]
@@ -45,7 +46,7 @@ class RecordedMove:
     logprobs: list[float]
     policy_version: int
     finish: str
-    calls: tuple[str, ...] = ()
+    turn: Turn
 
 
 def turn_seed(episode_seed: int, turn: int) -> int:
@@ -98,7 +99,7 @@ class EpisodeRecord:
         """Keeps a choice that has ended well."""
         generation = choice.generation
         assert generation is not None
-        calls = tuple(call.name for call in choice.parser.calls) if choice.parser else ()
+        said, calls = (choice.parser.content, choice.parser.calls) if choice.parser else (choice.text, [])
         with self.lock:
             self._leave(choice)
             if not self.closed:
@@ -109,7 +110,7 @@ class EpisodeRecord:
                         list(generation.logprobs),
                         choice.version,
                         str(generation.finish_reason),
-                        calls,
+                        Turn("assistant", said, tuple(calls)),
                     )
                 )
 
@@ -176,10 +177,10 @@ class Recorder:
             del self._by_key[record.key]
         return record.close()
 
-    def said(self, episode_id: str) -> int:
-        """Completions of an open episode so far; 0 if it is not open."""
+    def moves(self, episode_id: str) -> list[RecordedMove]:
+        """Completions of an open episode so far; none if it is not open."""
         record = self._by_id.get(episode_id)
-        return len(record.moves) if record else 0
+        return list(record.moves) if record else []
 
     def knows(self, key: str) -> bool:
         """Whether a key belongs to an open episode."""
