@@ -19,10 +19,12 @@ from melete.llm import finetune, rewards
 from melete.llm import lm as lms
 from melete.llm.distributed import SINGLE
 from melete.llm.engine import Engine
+from melete.llm.grpo import Draws, micro_batches
 from melete.llm.learner import OwnLearner
+from melete.llm.merge import Row, merge
 from melete.llm.processes.rl import Config
 from melete.llm.rewards import Problem
-from melete.llm.rl import Draws, Trial, micro_batches, summary, update
+from melete.llm.rl import Trial, summary, update
 from melete.llm.rollout import Episode, Move, rollouts
 from melete.records import Conversation, RunRecord, Turn
 from melete.runs import checkpoints
@@ -74,7 +76,7 @@ def trial(learner: OwnLearner, rewards_of_tries: list[float]) -> Trial:
     episodes = []
     for i, reward in enumerate(rewards_of_tries):
         tokens = [20 + i, 30 + i, *range(40, 40 + i)]
-        (batch,) = micro_batches([(Move(prompt, tokens, [0.0] * len(tokens)), 0.0)], torch.device("cpu"))
+        (batch,) = micro_batches([(row(Move(prompt, tokens, [0.0] * len(tokens))), 0.0)], torch.device("cpu"))
         with torch.no_grad():
             losses = learner.token_losses(batch.tokens, batch.targets)
         logprobs = (-losses[batch.targets >= 0]).tolist()
@@ -84,8 +86,13 @@ def trial(learner: OwnLearner, rewards_of_tries: list[float]) -> Trial:
     return Trial(0, episodes)
 
 
+def row(move: Move) -> Row:
+    (only,) = merge([(move.prompt, move.tokens, move.logprobs)])
+    return only
+
+
 def likelihood(learner: OwnLearner, move: Move) -> float:
-    (batch,) = micro_batches([(move, 0.0)], torch.device("cpu"))
+    (batch,) = micro_batches([(row(move), 0.0)], torch.device("cpu"))
     with torch.no_grad():
         return -float(learner.token_losses(batch.tokens, batch.targets).sum())
 
@@ -127,7 +134,9 @@ def test_update_with_kl_to_itself_adds_nothing_at_first(learner: OwnLearner) -> 
 
 def test_micro_batches_hold_every_token_once_at_its_place() -> None:
     moves = [
-        (Move([1] * p, list(range(10, 10 + n)), [-0.5] * n), float(p)) for p in (3, 50, 7) for n in (1, 9)
+        (row(Move([1] * p, list(range(10, 10 + n)), [-0.5] * n)), float(p))
+        for p in (3, 50, 7)
+        for n in (1, 9)
     ]
     batches = micro_batches(moves, torch.device("cpu"))
     assert sum(int((batch.targets >= 0).sum()) for batch in batches) == 30
@@ -165,7 +174,7 @@ def test_rollouts_answer_tool_calls_and_go_on(learner: OwnLearner) -> None:
     target = Move(prompt, [*call, tokenizer.end], [0.0] * (len(call) + 1))
     fast = OwnLearner(learner.lm, finetune.own_rates(learner.lm, 1.0))
     for _ in range(40):
-        (batch,) = micro_batches([(target, 0.0)], torch.device("cpu"))
+        (batch,) = micro_batches([(row(target), 0.0)], torch.device("cpu"))
         fast.loss(batch.tokens, batch.targets).backward()
         fast.step(1.0)
     engine = Engine(fast.lm, slots=2)

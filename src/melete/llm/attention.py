@@ -25,9 +25,9 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """Attention in which position i sees positions i - window + 1 … i. The scale of the scores is already in `q`.
 
     Args:
-        q: (B, H, T, D).
-        k: (B, K, T, D), K divides H.
-        v: (B, K, T, D).
+        q: (B, H, T, D), the last T of S positions.
+        k: (B, K, S, D), K divides H.
+        v: (B, K, S, D).
         window: positions seen, the own one included.
 
     Returns:
@@ -36,11 +36,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     if q.device.type == "cpu":
         out: Tensor = _RowBlocks.apply(q, k, v, window)  # type: ignore[no-untyped-call]
         return out
-    T = q.size(2)
+    T, S = q.size(2), k.size(2)
     grouped = q.size(1) != k.size(1)
-    if window >= T:
+    if window >= S == T:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=grouped)
-    mask = window_mask(0, T, 0, T, window, q.device)
+    mask = window_mask(S - T, S, 0, S, window, q.device)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0, enable_gqa=grouped)
 
 
@@ -68,16 +68,18 @@ class _RowBlocks(torch.autograd.Function):
         B, H, T, D = q.shape
         K = k.size(1)
         G = H // K
+        before = k.size(2) - T  # keys that stand before the first query
         out = torch.empty_like(q)
         kept = []
         for start in range(0, T, ROWS):
             end = min(start + ROWS, T)
-            first = max(0, start - window + 1)
+            first, last = max(0, before + start - window + 1), before + end
             rows = q[:, :, start:end].reshape(B, K, G * (end - start), D)
-            scores = rows @ k[:, :, first:end].mT
-            scores.view(B, K, G, end - start, end - first).add_(bias(start, end, first, window, q.dtype))
+            scores = rows @ k[:, :, first:last].mT
+            allowed = bias(before + start, last, first, window, q.dtype)
+            scores.view(B, K, G, end - start, last - first).add_(allowed)
             probs = torch.softmax(scores, dim=-1)
-            out[:, :, start:end] = (probs @ v[:, :, first:end]).view(B, H, end - start, D)
+            out[:, :, start:end] = (probs @ v[:, :, first:last]).view(B, H, end - start, D)
             kept.append(probs)
         ctx.save_for_backward(q, k, v, *kept)
         ctx.window = window
@@ -89,16 +91,17 @@ class _RowBlocks(torch.autograd.Function):
         B, H, T, D = q.shape
         K = k.size(1)
         G = H // K
+        before = k.size(2) - T
         dq = torch.empty_like(q)
         dk, dv = torch.zeros_like(k), torch.zeros_like(v)
         for probs, start in zip(kept, range(0, T, ROWS), strict=True):
             end = min(start + ROWS, T)
-            first = max(0, start - ctx.window + 1)
+            first, last = max(0, before + start - ctx.window + 1), before + end
             rows = q[:, :, start:end].reshape(B, K, G * (end - start), D)
             dout = grad[:, :, start:end].reshape(B, K, G * (end - start), D)
-            dv[:, :, first:end] += probs.mT @ dout
-            dprobs = dout @ v[:, :, first:end].mT
+            dv[:, :, first:last] += probs.mT @ dout
+            dprobs = dout @ v[:, :, first:last].mT
             dscores = torch._softmax_backward_data(dprobs, probs, -1, probs.dtype)
-            dq[:, :, start:end] = (dscores @ k[:, :, first:end]).view(B, H, end - start, D)
-            dk[:, :, first:end] += dscores.mT @ rows
+            dq[:, :, start:end] = (dscores @ k[:, :, first:last]).view(B, H, end - start, D)
+            dk[:, :, first:last] += dscores.mT @ rows
         return dq, dk, dv, None

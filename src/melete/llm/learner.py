@@ -55,8 +55,8 @@ class Learner(Protocol):
         """Sum of the cross-entropies of targets (B, T), -1 = none, given tokens (B, T); a scalar."""
         ...
 
-    def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of each target, (B, T) fp32, 0 where there is none."""
+    def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Cross-entropy of each target, (B, T) fp32, 0 where there is none; `prefix` (P,) stands before every row."""
         ...
 
     def step(self, scale: float) -> float:
@@ -100,9 +100,9 @@ class OwnLearner:
         total: Tensor = self.model(tokens, targets, reduction="sum")
         return total
 
-    def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
         """See `Learner.token_losses`."""
-        return token_losses(self.lm, tokens, targets)
+        return token_losses(self.lm, tokens, targets, prefix)
 
     def step(self, scale: float) -> float:
         """See `Learner.step`."""
@@ -154,9 +154,9 @@ class TransformersLearner:
         """See `Learner.loss`."""
         return self.token_losses(tokens, targets).sum()
 
-    def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
         """See `Learner.token_losses`."""
-        return token_losses(self.lm, tokens, targets)
+        return token_losses(self.lm, tokens, targets, prefix)
 
     def step(self, scale: float) -> float:
         """See `Learner.step`."""
@@ -219,7 +219,7 @@ class TransformersLearner:
         }
 
 
-def token_losses(lm: LM, tokens: Tensor, targets: Tensor) -> Tensor:
+def token_losses(lm: LM, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
     """Cross-entropy of each target, (B, T) fp32, 0 where there is none.
 
     Of a transformers model logits are made only for columns in which some row has a target.
@@ -228,10 +228,12 @@ def token_losses(lm: LM, tokens: Tensor, targets: Tensor) -> Tensor:
         lm: the model.
         tokens: (B, T) int64.
         targets: (B, T) int64, -1 where there is none.
+        prefix: (P,) int64 that stands before every row, for our own model.
     """
     if lm.kind == "melete":
-        own: Tensor = lm.model(tokens, targets, reduction="none")
+        own: Tensor = lm.model(tokens, targets, reduction="none", prefix=prefix)
         return own
+    assert prefix is None, "a shared beginning is for our own model"
     columns = (targets != IGNORE).any(0).nonzero()[:, 0]
     losses = torch.zeros(targets.shape, dtype=torch.float32, device=tokens.device)
     if not len(columns):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from melete.errors import ConfigError
 from melete.llm.attention import causal_attention
 from melete.llm.config import GPTConfig
-from melete.llm.loss import cross_entropy
+from melete.llm.loss import IGNORE, cross_entropy
 from melete.llm.ops import norm, normed_rotary, relu_squared
 
 SHARPNESS = 1.44
@@ -69,14 +69,37 @@ class Block(nn.Module):
             self.value_embed = nn.Embedding(config.vocab_size, config.kv_heads * D)
             self.value_scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, x: Tensor, x0: Tensor, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x, x0 (B, T, C); tokens (B, T); cos, sin (H + K, T, D) with the scale of the scores → (B, T, C)."""
-        x = self.residual * x + self.shortcut * x0
-        x = x + self.attention(norm(x), tokens, cos, sin)
-        return cast(Tensor, x + self.down(relu_squared(self.up(norm(x)))))
+    def forward(
+        self,
+        x: Tensor,
+        x0: Tensor,
+        tokens: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        before: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One layer.
 
-    def attention(self, x: Tensor, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x (B, T, C); cos, sin (H + K, T, D) → (B, T, C)."""
+        Args:
+            x: (B, T, C).
+            x0: (B, T, C).
+            tokens: (B, T).
+            cos: (H + K, T, D) with the scale of the scores.
+            sin: (H + K, T, D) with the scale of the scores.
+            before: keys and values (1, K, P, D) that stand before every row.
+
+        Returns:
+            (B, T, C), and the layer's own keys and values (B, K, T, D).
+        """
+        x = self.residual * x + self.shortcut * x0
+        mixed, own = self.attention(norm(x), tokens, cos, sin, before)
+        x = x + mixed
+        return cast(Tensor, x + self.down(relu_squared(self.up(norm(x))))), own
+
+    def attention(
+        self, x: Tensor, tokens: Tensor, cos: Tensor, sin: Tensor, before: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """x (B, T, C); cos, sin (H + K, T, D) → (B, T, C), and keys and values."""
         B, T, _ = x.shape
         H, K, D = self.config.heads, self.config.kv_heads, self.config.head_dim
         heads = self.qkv(x).view(B, T, H + 2 * K, D).transpose(1, 2)  # (B, H + 2K, T, D)
@@ -84,9 +107,13 @@ class Block(nn.Module):
         if self.value_embed is not None and self.value_scale is not None:
             v = v + self.value_scale * self.value_embed(tokens).view(B, T, K, D).transpose(1, 2)
         qk = normed_rotary(qk, cos, sin)
-        y = causal_attention(qk[:, :H], qk[:, H:], v, self.window)
+        own = keys, values = qk[:, H:], v
+        if before is not None:
+            keys = torch.cat((before[0].expand(B, -1, -1, -1), keys), dim=2)
+            values = torch.cat((before[1].expand(B, -1, -1, -1), values), dim=2)
+        y = causal_attention(qk[:, :H], keys, values, self.window)
         mixed: Tensor = self.out(y.transpose(1, 2).reshape(B, T, H * D))
-        return mixed
+        return mixed, own
 
 
 class GPT(nn.Module):
@@ -138,44 +165,64 @@ class GPT(nn.Module):
         nn.init.zeros_(self.head.weight)
         return self
 
-    def trunk(self, tokens: Tensor) -> Tensor:
-        """Final normed hidden states (B, T, C) of tokens (B, T).
+    def trunk(self, tokens: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Final normed hidden states (B, T, C) of tokens (B, T), each row after the tokens `prefix` (P,) if given.
 
         Raises:
             ConfigError: more tokens than the context.
         """
-        T, context = tokens.size(1), self.config.context
-        if context < T:
+        P = 0 if prefix is None else len(prefix)
+        length, context = P + tokens.size(1), self.config.context
+        if context < length:
             raise ConfigError(
-                f"{T:,} tokens do not fit into the model's context.",
+                f"{length:,} tokens do not fit into the model's context.",
                 allowed=f"At most {context:,}.",
                 next_step="Shorten the input, or train a model with a larger --context.",
             )
-        x = norm(self.embed(tokens))
-        cos, sin = (self.per_head * table[:T] for table in (self.cos, self.sin))
+        x = x0 = norm(self.embed(tokens))
+        cos, sin = (self.per_head * table[:length] for table in (self.cos, self.sin))
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-        x0 = x
+        if prefix is None:
+            for block in self.layers:
+                x, _ = block(x, x0, tokens, cos, sin)
+            return norm(x)
+        y = y0 = norm(self.embed(prefix[None]))
         for block in self.layers:
-            x = block(x, x0, tokens, cos, sin)
+            y, before = block(y, y0, prefix[None], cos[:, :P], sin[:, :P])
+            x, _ = block(x, x0, tokens, cos[:, P:], sin[:, P:], before)
         return norm(x)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None, reduction: str = "mean") -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        reduction: str = "mean",
+        prefix: Tensor | None = None,
+    ) -> Tensor:
         """Loss of targets, or logits.
 
         Args:
             tokens: (B, T) int64.
             targets: (B, T) int64, -1 where a position has no loss; None asks for logits.
             reduction: `mean`, `sum` or `none`.
+            prefix: (P,) int64, tokens that stand before every row and are computed once.
 
         Returns:
             fp32: the loss, losses (B, T) for `none`, or logits (B, T, V).
         """
-        trunk = self.compiled_trunk if self.training and targets is not None else None
-        hidden = (trunk or self.trunk)(tokens)
+        trunk = self.compiled_trunk if self.training and targets is not None and prefix is None else None
+        hidden = trunk(tokens) if trunk else self.trunk(tokens, prefix)
         if targets is None:
             return (hidden @ self.head.weight.T).float()
-        loss = cross_entropy(hidden.flatten(0, 1), self.head.weight, targets.flatten(), reduction)
-        return loss.view(targets.shape) if reduction == "none" else loss
+        hidden, flat = hidden.flatten(0, 1), targets.flatten()
+        if reduction == "mean":
+            return cross_entropy(hidden, self.head.weight, flat, reduction)
+        # After pretraining most positions have no target, and the head is a large part of the work.
+        counted = (flat != IGNORE).nonzero()[:, 0]
+        loss = cross_entropy(hidden[counted], self.head.weight, flat[counted], reduction)
+        if reduction == "sum":
+            return loss
+        return loss.new_zeros(flat.shape).index_copy(0, counted, loss).view(targets.shape)
 
     def compile_training(self) -> None:
         """Lets `torch.compile` fuse the layers in training; needs a C++ compiler on the CPU, Triton on CUDA.

@@ -1,27 +1,21 @@
 """Reinforcement learning with a checkable reward: group-relative policy gradient (GRPO, arXiv:2402.03300).
 
-Each step draws problems, lets the model try each one `group` times through the engine, and compares the tries of a
-group with each other: advantage = reward - mean of the group, not divided by its spread, so that nearly solved and
-nearly hopeless problems are not blown up (Dr. GRPO, arXiv:2503.20783). The loss is averaged over the tokens of the
-step (DAPO, arXiv:2503.14476) and its ratio to the log-probs that the engine drew with is clipped, upwards a little
-later than downwards (the same). A KL penalty to the starting model is an option (k3, Schulman 2020).
-
-A group whose rewards are all equal has no advantage: it is left out of the batch, and a step that has nothing else
-moves nothing. Problems that are sometimes solved are drawn more often than those always or never solved. The same
-held-out problems are tried before and after, drawn as in training, and the difference is reported with its interval.
+Each step draws problems, lets the model try each one `group` times through the engine, and learns from what the better
+tries of a group have over its worse ones: see `grpo.py`. Problems that are sometimes solved are drawn more often than
+those always or never solved. The same held-out problems are tried before and after, drawn as in training, and the
+difference is reported with its interval.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from melete import metrics
 from melete import settings as settings_module
@@ -30,24 +24,20 @@ from melete.llm import finetune, rewards
 from melete.llm.config import resolve_device
 from melete.llm.distributed import World, join
 from melete.llm.engine import Engine
+from melete.llm.grpo import Draws, Losses, improve
 from melete.llm.learner import Learner, schedule
 from melete.llm.lm import LM
-from melete.llm.loss import IGNORE
+from melete.llm.merge import merge
 from melete.llm.rewards import Problem, RewardTask
-from melete.llm.rollout import Episode, Move, fitting, rollouts, transcript
+from melete.llm.rollout import Episode, fitting, rollouts, transcript
 from melete.records import Score
 from melete.runs.run import Run
 
 if TYPE_CHECKING:
     from melete.llm.processes.rl import Config
 
-CLIP_LOW, CLIP_HIGH = 0.2, 0.28
-"""Bounds of the ratio, 1 - low and 1 + high, as in DAPO."""
-MICRO_TOKENS = {"cpu": 8192, "cuda": 65536}
-"""Tokens of one forward pass, padding included."""
 VAL_TRIES = 4
 """Tries of each held-out problem."""
-Losses = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -124,135 +114,19 @@ def update(
     world: World,
     reference: Losses | None = None,
 ) -> dict[str, float]:
-    """Moves the weights along the advantages of the groups that have any; nothing moves if none has.
-
-    Args:
-        learner: the policy.
-        trials: groups of this rank.
-        scale: the schedule's factor of the learning rates.
-        config: `updates`, `kl`.
-        world: the ranks that train together.
-        reference: token losses of the starting model, for the KL penalty.
-
-    Returns:
-        Gradient norm, share of clipped tokens, mean gap between the engine's log-probs and the learner's, and KL.
-    """
-    mixed = [trial for trial in trials if trial.mixed]
-    sums = torch.zeros(4, dtype=torch.float64, device=learner.lm.device)
-    norm = 0.0
-    for part in range(config.updates):
-        moves = [
-            (move, episode.reward - sum(trial.rewards) / len(trial.rewards))
-            for trial in mixed[part :: config.updates]
+    """Moves the weights along the advantages of the groups that have any; see `grpo.improve`."""
+    groups = [
+        [
+            (row, episode.reward - sum(trial.rewards) / len(trial.rewards))
             for episode in trial.episodes
-            for move in episode.moves
+            for row in merge((move.prompt, move.tokens, move.logprobs) for move in episode.moves)
         ]
-        count = torch.tensor(sum(len(move.tokens) for move, _ in moves), device=learner.lm.device)
-        total = int(world.sum(count).item())
-        if total == 0:
-            continue
-        for batch in micro_batches(moves, learner.lm.device):
-            loss, parts = policy_loss(learner, batch, config.kl, reference)
-            (loss * (world.size / total)).backward()  # type: ignore[no-untyped-call]
-            sums += parts
-        norm = max(norm, learner.step(scale))
-    clipped, gap, divergence, tokens = (float(value) for value in world.sum(sums))
-    tokens = max(1.0, tokens)
-    figures = {"gradient_norm": norm, "clipped": clipped / tokens, "engine_gap": gap / tokens}
-    return {**figures, "kl": divergence / tokens} if config.kl else figures
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Moves side by side as rows (B, T): inputs, targets (-1 where nothing was drawn), the log-probs drawn with, and
-    the advantages (B, 1)."""
-
-    tokens: Tensor
-    targets: Tensor
-    drawn: Tensor
-    advantages: Tensor
-
-
-def policy_loss(learner: Learner, batch: Batch, kl: float, reference: Losses | None) -> tuple[Tensor, Tensor]:
-    """Clipped surrogate summed over drawn tokens, and (4,) sums of clipped tokens, gap, KL and tokens."""
-    mask = batch.targets != IGNORE
-    logprobs = -learner.token_losses(batch.tokens, batch.targets)
-    ratio = torch.where(mask, logprobs - batch.drawn, 0.0).exp()
-    bounded = ratio.clamp(1 - CLIP_LOW, 1 + CLIP_HIGH)
-    losses = -torch.minimum(ratio * batch.advantages, bounded * batch.advantages) * mask
-    divergence = torch.zeros_like(losses)
-    if reference is not None:
-        with torch.no_grad():
-            other = -reference(batch.tokens, batch.targets)
-        difference = torch.where(mask, other - logprobs, 0.0)
-        divergence = difference.exp() - 1 - difference
-        losses = losses + kl * divergence
-    gap = (logprobs.detach() - batch.drawn).abs() * mask
-    clipped = (ratio * batch.advantages > bounded * batch.advantages) & mask
-    figures = torch.stack([clipped.sum(), gap.sum(), divergence.detach().sum(), mask.sum()])
-    return losses.sum(), figures.double()
-
-
-def micro_batches(moves: Sequence[tuple[Move, float]], device: torch.device) -> list[Batch]:
-    """Moves of like lengths together, in rows padded on the right."""
-    most = MICRO_TOKENS.get(device.type, 8192)
-    groups: list[list[tuple[Move, float]]] = []
-    for entry in sorted(moves, key=lambda entry: -_row_length(entry[0])):
-        # Sorted from the longest: the first of a group sets its width.
-        if groups and (len(groups[-1]) + 1) * _row_length(groups[-1][0][0]) <= most:
-            groups[-1].append(entry)
-        else:
-            groups.append([entry])
-    return [_batch(group, device) for group in groups]
-
-
-def _row_length(move: Move) -> int:
-    return len(move.prompt) + len(move.tokens) - 1
-
-
-def _batch(group: Sequence[tuple[Move, float]], device: torch.device) -> Batch:
-    shape = (len(group), _row_length(group[0][0]))
-    tokens, targets = np.zeros(shape, dtype=np.int64), np.full(shape, IGNORE, dtype=np.int64)
-    drawn = np.zeros(shape, dtype=np.float32)
-    for i, (move, _) in enumerate(group):
-        first, last = len(move.prompt) - 1, _row_length(move)
-        tokens[i, :last] = [*move.prompt, *move.tokens[:-1]]
-        targets[i, first:last] = move.tokens
-        drawn[i, first:last] = move.logprobs
-    advantages = np.array([[advantage] for _, advantage in group], dtype=np.float32)
-    return Batch(*(torch.from_numpy(array).to(device) for array in (tokens, targets, drawn, advantages)))
-
-
-class Draws:
-    """Which problems to try: those whose success is uncertain come more often, and none is ever given up.
-
-    The chance of a problem is p(1 - p) of its estimated success rate p, with one success and one failure assumed.
-    """
-
-    def __init__(self, count: int, seed: int, position: dict[str, list[int]] | None = None) -> None:
-        self.seed = seed
-        self.tries, self.solved = np.zeros(count), np.zeros(count)
-        for index, (tries, solved) in (position or {}).items():
-            self.tries[int(index)], self.solved[int(index)] = tries, solved
-
-    @property
-    def position(self) -> dict[str, list[int]]:
-        """Tries and solutions by problem; plain JSON."""
-        return {str(i): [int(self.tries[i]), int(self.solved[i])] for i in np.flatnonzero(self.tries)}
-
-    def choose(self, step: int, count: int) -> list[int]:
-        """Different problems for a step; a function of the seed, the step and what was learned."""
-        rate = (self.solved + 1) / (self.tries + 2)
-        chance = rate * (1 - rate)
-        generator = np.random.default_rng([self.seed, step])
-        size = min(count, len(chance))
-        return [int(i) for i in generator.choice(len(chance), size, replace=False, p=chance / chance.sum())]
-
-    def learn(self, outcomes: Sequence[tuple[int, Sequence[float]]]) -> None:
-        """Takes the rewards of a step."""
-        for index, results in outcomes:
-            self.tries[index] += len(results)
-            self.solved[index] += sum(result >= 1.0 for result in results)
+        for trial in trials
+        if trial.mixed
+    ]
+    return improve(
+        learner, groups, scale, updates=config.updates, kl=config.kl, world=world, reference=reference
+    )
 
 
 def summary(results: Sequence[Sequence[float]], lengths: Sequence[int]) -> dict[str, float]:
