@@ -15,7 +15,8 @@
     ├── TrainingError        7  NaN loss and other ends of a training run
     │   └── TrainingFailedError  7  a practice that could not go on, with the checkpoint that was kept
     ├── ServerError          8  port in use, server not reachable
-    │   └── EngineFull       8  more requests than may wait
+    │   ├── EngineFull       8  more requests than may wait
+    │   └── NotOfferedError  8  a server that has not what is asked of it, such as log-probabilities
     ├── StorageError         9  full disk, folder that cannot be written
     ├── SandboxError        10  the sandbox could not be set up
     ├── ScenarioError       11  a scenario or a tool that is wrong in itself
@@ -148,6 +149,10 @@ class EngineFull(ServerError):
             f"The engine already has {waiting} requests waiting.",
             next_step=f"Try again in about {retry_after_s:.0f} s, or start it with a longer line.",
         )
+
+
+class NotOfferedError(ServerError):
+    """A server that does not offer what is asked of it, such as tools or log-probabilities of a prompt."""
 
 
 class StorageError(MeleteError):

@@ -1,8 +1,8 @@
 """Runs a suite over a model: opens its tasks, asks in chunks, keeps each item, and scores each task as it ends.
 
-A task whose dataset is not at hand, or whose sandbox cannot be set up, is a result that says `skipped` with the reason
-and the way to get it; it never disappears. A loop that ends early (a stop, `--limit-batches`) gives scores over the
-items that were asked, and their notes say so.
+A task whose dataset is not at hand, whose sandbox cannot be set up, or that asks of a server what it does not offer,
+is a result that says `skipped` with the reason and the way to get it; it never disappears. A loop that ends early (a
+stop, `--limit-batches`) gives scores over the items that were asked, and their notes say so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from melete.errors import DatasetError, SandboxError
+from melete.errors import DatasetError, NotOfferedError, SandboxError
 from melete.evals import suite as suites
 from melete.evals import task as tasks
 from melete.evals.model import LanguageModel
@@ -98,7 +98,7 @@ def evaluate(
         started = time.perf_counter()
         try:
             items[name] += opened[name].evaluate(model, rows)
-        except SandboxError as error:
+        except (SandboxError, NotOfferedError) as error:
             results[name] = TaskResult(name, skipped=str(error))
             _tell(finished, results[name], [])
             continue
