@@ -1,0 +1,1 @@
+"""Rule types of a guard: one file each, whose name is the type."""
