@@ -72,3 +72,30 @@ def test_pass_at_k_equals_the_share_of_subsets_with_a_correct_sample(case: tuple
 def test_pass_at_k_with_fewer_samples_than_k_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 5 samples"):
         metrics.pass_at_k([10, 4], [1, 1], 5)
+
+
+def test_cluster_rate_of_single_trials_is_the_wilson_interval_of_their_variance() -> None:
+    draw = np.random.default_rng(0).random(400) < 0.7
+    ours, plain = metrics.cluster_rate(draw, np.ones(400)), metrics.success_rate(int(draw.sum()), 400)
+    assert (ours.value, ours.count) == (plain.value, 400)
+    assert (ours.low, ours.high) == pytest.approx((plain.low, plain.high), abs=1e-3)
+
+
+def test_cluster_rate_of_trials_that_are_all_alike_knows_no_more_than_its_clusters() -> None:
+    right = np.array([5.0] * 70 + [0.0] * 30)
+    ours, plain = metrics.cluster_rate(right, np.full(100, 5)), metrics.success_rate(70, 100)
+    assert ours.count == 500
+    assert (ours.low, ours.high) == pytest.approx((plain.low, plain.high), abs=2e-3)
+
+
+@given(st.lists(st.integers(0, 9).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=1))
+def test_cluster_rate_of_any_clusters_lies_inside_its_interval(clusters: list[tuple[int, int]]) -> None:
+    right, tried = (list(column) for column in zip(*clusters, strict=True))
+    if not sum(tried):
+        with pytest.raises(ValueError, match="must be a trial"):
+            metrics.cluster_rate(right, tried)
+        return
+    rate = metrics.cluster_rate(right, tried)
+    assert 0 <= rate.low <= rate.value <= rate.high <= 1
+    plain = metrics.success_rate(sum(right), sum(tried))
+    assert rate.high - rate.low >= plain.high - plain.low - 1e-9

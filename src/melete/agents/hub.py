@@ -12,11 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from melete import find
 
 if TYPE_CHECKING:
     from melete.agents.environment import Outcome
-    from melete.agents.scenario import Task
+    from melete.agents.player import Agent
+    from melete.agents.scenario import Scenario, Task
+    from melete.llm.engine import Engine
+    from melete.llm.lm import LM
 
 EpisodeStatus = Literal["ok", "failed", "timeout"]
 Mode = Literal["train", "val"]
@@ -139,3 +145,48 @@ class Hub(Protocol):
     def close(self) -> None:
         """Ends the hub; what runs is given up."""
         ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a hub is made from; `open(setup)` of a hub's file returns its hub.
+
+    Attributes:
+        scenario: what is played.
+        model: the model as an engine that nobody else steps, with its chat format; a hub that reaches the policy by
+            URL serves it.
+        agent: an unchanged agent that practises; None plays the model itself.
+        temperature: of all completions.
+        max_tokens: most tokens of one turn.
+        workers: agents that run at once.
+        traces: folder for the traces.
+        run: id of the run.
+    """
+
+    scenario: Scenario
+    model: Played
+    agent: Agent | None = None
+    temperature: float = 1.0
+    max_tokens: int = 128
+    workers: int = 16
+    traces: Path | None = None
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Played:
+    """A model and the engine that holds its newest weights."""
+
+    lm: LM
+    engine: Engine
+
+
+def open(name: str, setup: Setup) -> Hub:
+    """Opens a hub by the name of its file.
+
+    Raises:
+        UnknownNameError: no hub has that name.
+        HubError: it cannot be started.
+    """
+    hub: Hub = find.load("melete.agents.hubs", name, "hub").open(setup)
+    return hub

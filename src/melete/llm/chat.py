@@ -65,6 +65,13 @@ class ChatFormat(Protocol):
         """The assistant's turn that `ids` hold (what follows the generation prompt); never raises."""
         ...
 
+    def follow(self, turns: Sequence[Turn]) -> list[int] | None:
+        """Token ids of what comes after a closed turn of the assistant, up to where it writes again.
+
+        None if that cannot be told without the whole conversation.
+        """
+        ...
+
 
 class MeleteChat:
     """The layout in the head of this file, over our own tokenizer."""
@@ -122,6 +129,10 @@ class MeleteChat:
                 pieces[-1].append(token)
         text, *calls = [self.tokenizer.decode(piece) for piece in pieces]
         return Turn("assistant", text, tuple(parse_call(call, f"call_{i}") for i, call in enumerate(calls)))
+
+    def follow(self, turns: Sequence[Turn]) -> list[int]:
+        """See `ChatFormat.follow`."""
+        return [*self.render(Conversation(tuple(turns)), generation_prompt=True)[0][1:]]
 
     def _assistant(self, turn: Turn) -> list[int]:
         body = self.tokenizer.encode(turn.content)
@@ -197,6 +208,9 @@ class TemplateChat:
         if CALL.fullmatch(bare) and parse_call(bare, "call_0").name:
             return Turn("assistant", "", _numbered([bare]))
         return Turn("assistant", text)
+
+    def follow(self, turns: Sequence[Turn]) -> None:
+        """See `ChatFormat.follow`: a template may rewrite earlier turns."""
 
     def _spans(self, text: str) -> Iterable[tuple[str, bool]]:
         head, *rest = text.split(self._header)

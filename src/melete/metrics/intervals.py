@@ -54,6 +54,47 @@ def success_rate(successes: int, count: int, confidence: float = 0.95) -> Interv
     return Interval(rate, low, high, count)
 
 
+def cluster_rate(successes: Values, counts: Values, confidence: float = 0.95) -> Interval:
+    """Share of successes among trials that come in clusters, such as the tool calls of an episode.
+
+    Trials of one cluster are alike, so there is less to know from them than from as many independent ones. The
+    variance of the ratio is taken between clusters, and the Wilson interval is that of the number of independent trials
+    with this variance; at most the real number, so that clusters never make an interval narrower.
+
+    Source: E. Korn and B. Graubard, Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data, Survey Methodology 24 (1998).
+
+    Args:
+        successes: (N,) successes of each cluster.
+        counts: (N,) trials of each cluster; those without any say nothing.
+        confidence: coverage of the interval.
+
+    Returns:
+        The rate over all trials; `count` is the number of trials.
+
+    Raises:
+        ValueError: no trials, or more successes than trials in a cluster.
+    """
+    right, tried = finite(successes), finite(counts)
+    if right.shape != tried.shape or (right < 0).any() or (right > tried).any() or not tried.any():
+        raise ValueError("each cluster needs at most as many successes as trials, and there must be a trial")
+    right, tried = right[tried > 0], tried[tried > 0]
+    total, clusters = float(tried.sum()), len(tried)
+    rate = float(right.sum() / total)
+    effective = total
+    if clusters > 1 and 0 < rate < 1:
+        variance = clusters / (clusters - 1) * float(((right - rate * tried) ** 2).sum()) / total**2
+        effective = min(total, rate * (1 - rate) / variance) if variance else total
+    else:
+        effective = float(clusters)  # nothing is known of how alike the trials of a cluster are
+    z = normal_quantile(confidence)
+    centre = (rate + z**2 / (2 * effective)) / (1 + z**2 / effective)
+    half = z * math.sqrt(rate * (1 - rate) / effective + z**2 / (4 * effective**2)) / (1 + z**2 / effective)
+    low = 0.0 if rate == 0 else centre - half
+    high = 1.0 if rate == 1 else centre + half
+    return Interval(rate, low, high, int(total))
+
+
 def mean(values: Values, confidence: float = 0.95, seed: int = 0, resamples: int = 10_000) -> Interval:
     """Mean with the percentile bootstrap interval.
 

@@ -36,7 +36,8 @@ PREFILL_CHUNK = {"cpu": 256, "cuda": 2048}
 class Engine:
     """Runs one model for many requests at once.
 
-    Use it in one of two ways: `generate` for a list of prompts, or `start()`, then `submit` from any thread.
+    Use it in one of three ways: `generate` for a list of prompts; `start()`, then `submit` from any thread; or `submit`
+    and `step` in turns from one thread.
 
     Args:
         lm: what `melete.llm.lm.load` returns (`model`, `tokenizer`, `chat`, `context`, `kind`).
@@ -124,6 +125,17 @@ class Engine:
                 raise EngineFull(waiting, max(1.0, waiting / self._slots * scheduler.mean_duration_s))
             scheduler.add([request])
         return request.generation
+
+    def step(self) -> bool:
+        """Makes one step in place, for a caller who drives the engine himself; False if there is nothing to do.
+
+        The same requests added between the same steps give the same tokens, whatever the time.
+        """
+        with self._stepping:
+            if self._scheduler.idle:
+                return False
+            self._scheduler.step()
+            return True
 
     def generate(
         self, prompts: Sequence[list[int]], sampling: Sampling | Sequence[Sampling] | None = None
