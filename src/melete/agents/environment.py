@@ -12,7 +12,6 @@ An episode ends when the person has nothing more to say, or when the guard abort
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ from gymnasium.error import ResetNeeded
 from melete.actions.action import Message, ToolAction, to_dict
 from melete.actions.guard import GuardSession, Verdict
 from melete.actions.trace import TraceWriter
-from melete.agents.scenario import Malformed, Proposal, Scenario, State, Task, World
+from melete.agents.scenario import Malformed, Proposal, Scenario, State, Task, World, copy_state
 from melete.errors import ConfigError, ScenarioError
 from melete.records import Conversation, ToolCall, Turn
 
@@ -196,7 +195,7 @@ class Environment(gymnasium.Env[str, Proposal]):
             if terminated or truncated:
                 # Proposed, but never executed: it counts as a call that failed.
                 self._counts["calls"] += 1
-                self.turns.append(Turn("tool", "error: the conversation is over", (), call.id))
+                self.turns.append(Turn("tool", "Error: the conversation is over", (), call.id))
                 continue
             observation, reward, terminated, truncated, info = self._take(
                 _proposal(call), call.id, turn.content
@@ -297,7 +296,7 @@ class Environment(gymnasium.Env[str, Proposal]):
         if judgement.verdict not in (Verdict.ALLOW, Verdict.CLAMP):
             counts["refused"] += 1
             info.update(ok=False, error=_first(judgement.reasons))
-            return f"refused: {info['error']}", False
+            return f"Refused: {info['error']}", False
         answer = self.world.reply(cast(Message, judgement.action).text)
         return answer or "", answer is None
 
@@ -308,7 +307,7 @@ class Environment(gymnasium.Env[str, Proposal]):
         counts["calls"] += 1
         if isinstance(action, Malformed):
             info.update(verdict="", ok=False, error="not a tool call with JSON arguments")
-            return f"error: {info['error']}", False
+            return f"Error: {info['error']}", False
         judgement = self._guard.judge(action)
         if judgement.verdict is Verdict.ASK and self.world.confirm(action):
             self._guard.confirm(action)
@@ -321,25 +320,31 @@ class Environment(gymnasium.Env[str, Proposal]):
         self._guard.record(executed, result.ok, result.value)
         self._executed = executed
         info.update(ok=result.ok, error=result.error)
-        if not result.ok:
-            return f"error: {result.error}", False
-        counts["calls_ok"] += 1
-        counts["executed"] = (*counts["executed"], executed.key)
+        if result.ok:
+            counts["calls_ok"] += 1
+            counts["executed"] = (*counts["executed"], executed.key)
         return result.content, False
 
     def _refused(self, action: ToolAction, info: dict[str, Any], verdict: Verdict) -> tuple[str, bool]:
         """What the model reads when the guard let a call not through, and whether the episode ends."""
         counts = self._counts
-        problem = self.scenario.toolset.problem(action)
-        if problem is not None:
+        problem = self._problem(action)
+        if problem:
             # It could not have been executed either, so no policy was broken; the schema says more than the guard.
             info.update(ok=False, error=problem)
-            return f"error: {problem}", verdict is Verdict.ABORT
+            return f"Error: {problem}", verdict is Verdict.ABORT
         counts["refused"] += 1
         counts["broken"] = True
         reason = _first(info["reasons"]) or verdict.value
         info.update(ok=False, error=reason)
-        return f"refused: {reason}", verdict is Verdict.ABORT
+        return f"Refused: {reason}", verdict is Verdict.ABORT
+
+    def _problem(self, action: ToolAction) -> str:
+        """What is wrong with a call's name or arguments, in short; empty if nothing is."""
+        toolset = self.scenario.toolset
+        if action.name not in toolset.names:
+            return f"there is no tool {action.name[:64]}"
+        return " ".join(toolset.problems(action)[:2])
 
     def _rewarded(self, action: Proposal, state: State) -> float:
         reward = float(self.scenario.calculate_reward(self._state, action, state))
@@ -377,15 +382,6 @@ class Environment(gymnasium.Env[str, Proposal]):
             reward=reward,
         )
         self._seen = observation
-
-
-def copy_state(value: Any) -> Any:
-    """A copy of a value made of mappings, lists and scalars; tuples are taken to be fixed and shared."""
-    if isinstance(value, Mapping):
-        return {key: copy_state(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [copy_state(one) for one in value]
-    return value
 
 
 def _proposal(call: ToolCall) -> ToolAction | Malformed:

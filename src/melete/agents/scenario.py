@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from melete import find, settings
 from melete.actions.action import Message, ToolAction
@@ -40,7 +40,7 @@ PARTIAL = 0.4
 """Most that the right steps of a task that was not solved are worth."""
 
 State = dict[str, Any]
-"""The state of an episode, writable as JSON: the world's own, and under `goal` and `episode` what `Environment` adds."""
+"""State of an episode, writable as JSON: the world's own, and what `Environment` adds as `goal` and `episode`."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class World(ABC):
         """What the guard may know from the start, such as limits that hold for this task."""
         return {}
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  most worlds hold nothing
         """Frees what the world holds outside memory."""
 
 
@@ -198,7 +198,7 @@ class Scenario(ABC):
         """Worth of a state; 0 at the start. See the head of this file."""
         episode, prices = state["episode"], self.prices
         worth = 1.0 if self.success(state) else PARTIAL * self.progress(state)
-        costs = (
+        costs: float = (
             prices.call * episode["calls_ok"]
             + prices.failed * (episode["calls"] - episode["calls_ok"])
             + prices.message * episode["messages"]
@@ -279,6 +279,15 @@ def play(policy: Policy, environment: Environment) -> Environment:
     return environment
 
 
+def copy_state(value: Any) -> Any:
+    """A copy of a value made of mappings, lists and scalars; tuples are taken to be fixed and shared."""
+    if isinstance(value, Mapping):
+        return {key: copy_state(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [copy_state(one) for one in value]
+    return value
+
+
 def folders() -> list[Path]:
     """Folders of the user's own scenarios, nearest first; they need not exist."""
     return [Path.cwd() / "scenarios", settings.load().home / "scenarios"]
@@ -310,9 +319,7 @@ def load(name: str) -> Scenario:
     """
     known = files()
     if name not in known:
-        raise ScenarioNotFoundError(
-            "scenario", name, known, next_step="Start one with: melete agents scenarios new NAME"
-        )
+        raise ScenarioNotFoundError(name, known)
     return _load(name, known[name])
 
 
@@ -325,7 +332,7 @@ def _load(name: str, path: Path) -> Scenario:
         raise ScenarioError(
             f"{path.name} exports no scenario.", allowed="A class that extends Scenario, named SCENARIO."
         )
-    scenario = cast(Scenario, cls())
+    scenario: Scenario = cls()
     if scenario.name != name:
         raise ScenarioError(
             f"{path.name} holds a scenario named {scenario.name!r}.", allowed="The name of its file."
