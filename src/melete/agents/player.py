@@ -205,7 +205,7 @@ class _Ledger:
             action = ToolAction.from_call(call)
         except ValueError:
             return True
-        return self._env.scenario.toolset.problem(action) is not None
+        return bool(self._env.scenario.toolset.problems(action))
 
 
 def play(

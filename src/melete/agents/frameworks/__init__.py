@@ -1,0 +1,121 @@
+"""Adapters to agent frameworks, one file each: an agent of a framework practises and is deployed unchanged.
+
+A framework is a file here with the functions of `Framework`. It imports its library inside them, so that the list of
+frameworks needs none of them; a library that is not installed is an error that names the extra. Telemetry of the
+libraries is switched off by the adapters: practice talks to its own server and to nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from melete import find
+from melete.errors import MissingExtraError, ScenarioError
+
+if TYPE_CHECKING:
+    from melete.actions.tools import Tool
+    from melete.agents.environment import Environment
+    from melete.agents.player import Agent
+    from melete.agents.scenario import Scenario, Task
+    from melete.agents.trained import GuardedTools, TrainedAgent
+
+PACKAGE = "melete.agents.frameworks"
+
+Build = Callable[..., Any]
+"""A user's function `build(base_url, api_key, tools)` that makes an agent of the framework, with the framework's tools.
+
+It may also take `model`, `system_prompt` and `session`.
+"""
+
+
+class Framework(Protocol):
+    """What a file in this folder holds.
+
+    Attributes:
+        LIBRARIES: top-level modules that it needs.
+        EXTRA: the extra that installs them.
+    """
+
+    LIBRARIES: tuple[str, ...]
+    EXTRA: str
+
+    def wrap_agent(self, agent: Any) -> Agent:
+        """An agent that practises, from a function that builds the framework's agent, or from such an agent.
+
+        Args:
+            agent: see `Build`; or an agent of the framework, if it can be given another model and other tools.
+
+        Raises:
+            ConfigError: it is neither.
+        """
+        ...
+
+    def extract_tools(self, agent: Any) -> list[Tool]:
+        """The tools that an agent of the framework has, as ours.
+
+        Raises:
+            ConfigError: it is no agent of the framework.
+        """
+        ...
+
+    def create_environment(
+        self, agent: Any, scenario: Scenario, task: Task | None = None, **options: Any
+    ) -> Environment:
+        """An environment in which an agent of the framework can practise; see `environment_for`."""
+        ...
+
+    def default_agent(self) -> Agent:
+        """The framework's plain agent that calls tools until it has something to say."""
+        ...
+
+    def to_agent(self, trained: TrainedAgent, guarded: GuardedTools) -> Any:
+        """The framework's own agent object with a trained model, its prompt, and its tools behind its guard."""
+        ...
+
+
+def names() -> list[str]:
+    """Sorted names of the frameworks; nothing is imported."""
+    return find.names(PACKAGE)
+
+
+def load(name: str) -> Framework:
+    """The adapter to a framework.
+
+    Raises:
+        UnknownNameError: no adapter has that name.
+        MissingExtraError: the framework is not installed.
+    """
+    adapter = cast(Framework, find.load(PACKAGE, name, "agent framework"))
+    for library in adapter.LIBRARIES:
+        if importlib.util.find_spec(library) is None:
+            raise MissingExtraError(library, adapter.EXTRA)
+    return adapter
+
+
+def environment_for(
+    tools: list[Tool], scenario: Scenario, task: Task | None = None, **options: Any
+) -> Environment:
+    """The scenario's environment, for an agent that brings tools of its own.
+
+    In practice the scenario's world answers: a tool of the agent is replaced by the one of the same name.
+
+    Args:
+        tools: of the agent; may be empty.
+        scenario: what is played.
+        task: what to play; None draws one at each reset.
+        **options: see `Scenario.create_environment`.
+
+    Raises:
+        ScenarioError: the agent has a tool that the scenario does not have, so its world could not answer.
+    """
+    known = scenario.toolset.names
+    foreign = [tool.name for tool in tools if tool.name not in known]
+    if foreign:
+        raise ScenarioError(
+            f"The agent has tools that {scenario.name} does not have: {', '.join(foreign)}.",
+            allowed=f"Tools of {scenario.name}: {', '.join(known)}.",
+            next_step="Take them away for practice, or write a scenario whose world answers them.",
+        )
+    return scenario.create_environment(task, **options)

@@ -1,0 +1,175 @@
+"""The plain `openai` client: an agent is a loop of chat completions and tool calls, twenty lines long.
+
+Its default agent is what the other frameworks do without their machinery, and the fastest of them: every call that the
+model writes goes to the environment as it was written, also one that cannot be read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from melete.actions.tools import Tool
+from melete.agents.frameworks import environment_for
+from melete.agents.frameworks._calling import build_with, http_client
+from melete.errors import ConfigError
+from melete.records import ToolCall
+
+if TYPE_CHECKING:
+    import openai
+
+    from melete.agents.environment import Environment
+    from melete.agents.player import Agent, Session
+    from melete.agents.scenario import Scenario, Task
+    from melete.agents.trained import GuardedTools, TrainedAgent
+
+LIBRARIES = ("openai",)
+EXTRA = "agents"
+
+
+class ToolLoop:
+    """A conversation with a model that calls tools: the framework's agent object, where there is no framework.
+
+    Args:
+        client: an OpenAI client.
+        model: name of the model.
+        tools: in OpenAI's form.
+        call: told a tool's name and its arguments as the model wrote them, returns what the model reads.
+        system_prompt: first message, if it is not empty.
+        most_calls: of completions for one answer.
+    """
+
+    def __init__(
+        self,
+        client: openai.OpenAI,
+        model: str,
+        tools: list[dict[str, Any]],
+        call: Callable[[ToolCall], str],
+        system_prompt: str = "",
+        most_calls: int = 64,
+    ) -> None:
+        self.client = client
+        self.model = model
+        self.tools = tools
+        self.messages: list[dict[str, Any]] = []
+        if system_prompt:
+            self.messages.append({"role": "system", "content": system_prompt})
+        self._call = call
+        self._most_calls = most_calls
+
+    def ask(self, text: str) -> str:
+        """Says something to the model and returns its answer, after all the calls that it wants to make."""
+        self.messages.append({"role": "user", "content": text})
+        options: dict[str, Any] = {"tools": self.tools} if self.tools else {}
+        for _ in range(self._most_calls):
+            answer = self.client.chat.completions.create(
+                model=self.model,
+                messages=self.messages,  # type: ignore[arg-type]
+                **options,
+            )
+            message = answer.choices[0].message
+            self.messages.append(message.model_dump(exclude_none=True))
+            if not message.tool_calls:
+                return message.content or ""
+            for call in message.tool_calls:
+                assert call.type == "function"
+                asked = ToolCall(call.id, call.function.name, call.function.arguments)
+                self.messages.append({"role": "tool", "tool_call_id": call.id, "content": self._call(asked)})
+        return ""
+
+
+def client_of(base_url: str, api_key: str) -> openai.OpenAI:
+    """A client that shares its connections with all others."""
+    import openai
+
+    return openai.OpenAI(base_url=base_url, api_key=api_key, http_client=http_client())
+
+
+def default_agent() -> Agent:
+    """See `Framework.default_agent`."""
+
+    def agent(session: Session) -> None:
+        client = client_of(session.base_url, session.api_key)
+        schemas = [tool.schema for tool in session.tools]
+        loop = ToolLoop(client, session.model, schemas, session.propose, session.system_prompt)
+        said: str | None = session.request
+        while said is not None:
+            said = session.say(loop.ask(said))
+
+    return agent
+
+
+def wrap_agent(agent: Any) -> Agent:
+    """See `Framework.wrap_agent`; `build` returns a function that is told what the person says and answers."""
+    if isinstance(agent, ToolLoop):
+        return _practise(lambda session: _rebound(agent, session))
+    if not callable(agent):
+        raise ConfigError(
+            f"{type(agent).__name__} is no agent of the openai client.",
+            allowed="A function build(base_url, api_key, tools) that returns a function: the person's words in, the "
+            "answer out.",
+        )
+    return _practise(lambda session: build_with(agent, session, list(session.tools)))
+
+
+def extract_tools(agent: Any) -> list[Tool]:
+    """See `Framework.extract_tools`; of a `ToolLoop`, or of a list of functions marked with `@tool`."""
+    if isinstance(agent, ToolLoop):
+        return [
+            _tool(agent, schema["function"]) for schema in agent.tools if schema.get("type") == "function"
+        ]
+    if isinstance(agent, (list, tuple)):
+        found = [one if isinstance(one, Tool) else getattr(one, "__tool__", None) for one in agent]
+        if None not in found:
+            return [one for one in found if one is not None]
+    raise ConfigError(
+        f"Tools cannot be read from {type(agent).__name__}.",
+        allowed="A ToolLoop, or a list of @tool functions.",
+    )
+
+
+def create_environment(
+    agent: Any, scenario: Scenario, task: Task | None = None, **options: Any
+) -> Environment:
+    """See `Framework.create_environment`."""
+    return environment_for(extract_tools(agent) if agent is not None else [], scenario, task, **options)
+
+
+def to_agent(trained: TrainedAgent, guarded: GuardedTools) -> ToolLoop:
+    """See `Framework.to_agent`."""
+    client = client_of(trained.base_url, trained.api_key)
+    schemas = [tool.schema for tool in guarded.tools]
+    return ToolLoop(client, trained.model, schemas, guarded.propose, trained.system_prompt)
+
+
+def _practise(make: Callable[[Session], Any]) -> Agent:
+    def agent(session: Session) -> None:
+        answer = make(session)
+        answer = answer.ask if isinstance(answer, ToolLoop) else answer
+        said: str | None = session.request
+        while said is not None:
+            said = session.say(str(answer(said)))
+
+    return agent
+
+
+def _rebound(agent: ToolLoop, session: Session) -> ToolLoop:
+    """The same agent with the session's model and tools; its own system prompt stays."""
+    prompts = [m["content"] for m in agent.messages if m["role"] == "system"]
+    prompt = prompts[0] if prompts else session.system_prompt
+    client = client_of(session.base_url, session.api_key)
+    schemas = [tool.schema for tool in session.tools]
+    return ToolLoop(client, session.model, schemas, session.propose, prompt, agent._most_calls)
+
+
+def _tool(agent: ToolLoop, function: dict[str, Any]) -> Tool:
+    def call(**arguments: Any) -> str:
+        return agent._call(ToolCall("call_0", function["name"], json.dumps(arguments)))
+
+    return Tool(
+        function["name"],
+        function.get("description", ""),
+        function.get("parameters") or {"type": "object"},
+        call,
+    )
