@@ -22,6 +22,10 @@ COLOURS = {
     "failed": "red",
     "lost": "red",
     "stopped": "yellow",
+    "clamp": "yellow",
+    "ask": "cyan",
+    "refuse": "red",
+    "abort": "bold red",
 }
 
 
