@@ -335,7 +335,7 @@ class Environment(gymnasium.Env[str, Proposal]):
             return f"Error: {problem}", verdict is Verdict.ABORT
         counts["refused"] += 1
         counts["broken"] = True
-        reason = _first(info["reasons"]) or verdict.value
+        reason = _first(info["reasons"]).removeprefix(f"{action.name} is refused: ") or verdict.value
         info.update(ok=False, error=reason)
         return f"Refused: {reason}", verdict is Verdict.ABORT
 
