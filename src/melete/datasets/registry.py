@@ -1,8 +1,9 @@
 """Finding datasets: those added by the user, those made here, and the known public sets by checksum.
 
 Look-up order for a name: the user's own (`<home>/datasets/<name>/<version>/`), then the generated sets (`generated/`),
-then the known public sets (`known/`), whose files are looked for in `MELETE_DATA` and `../shared/data`. Nothing is ever
-downloaded: a set that is not at hand is an error that says where it comes from, its licence and what to do.
+then the known public sets (`known/`), whose files are looked for in `MELETE_DATA` and `../shared/data`, then what a run
+wrote to its folder `data`. Nothing is ever downloaded: a set that is not at hand is an error that says where it comes
+from, its licence and what to do.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from melete.datasets import own
 from melete.datasets.dataset import Dataset, from_files
 from melete.datasets.manifest import Manifest
 from melete.errors import DatasetError, UnknownNameError
+from melete.runs import refs
 from melete.settings import Settings
 
 GENERATED = "melete.datasets.generated"
@@ -46,11 +48,23 @@ def open(name: str | Path, settings: Settings | None = None) -> Dataset:
     stem, _, version = str(name).partition("@")
     if stem not in added(settings) and stem in find.names(GENERATED):
         return _version(cast(Dataset, find.load(GENERATED, stem, "dataset").open()), version)
+    made = None if stem in names(settings) else of_run(str(name), settings)
+    if made is not None:
+        return from_files(own.manifest_of(made, settings, name=made.parent.name), made, settings)
     manifest = describe(str(name), settings)
     folder = at_hand(manifest, settings)
     if folder is None:
         raise _not_at_hand(manifest)
     return _from_folder(manifest, folder, settings)
+
+
+def of_run(ref: str, settings: Settings) -> Path | None:
+    """Folder of the data that a run wrote, such as that of `agents demonstrate`; None if there is no such run."""
+    try:
+        folder = refs.run(settings, ref) / "data"
+    except UnknownNameError:
+        return None
+    return folder if folder.is_dir() else None
 
 
 def names(settings: Settings | None = None) -> list[str]:

@@ -39,8 +39,12 @@ def display(total: int, start: int, what: str) -> Display:
 
 
 def figures(values: dict[str, float]) -> str:
-    """The two figures that people watch, if the run logs them: `loss 3.212  5,210 tokens/s`."""
+    """The figures that people watch, if the run logs them: `loss 3.212  5,210 tokens/s`."""
     parts = [f"{key} {values[key]:.4g}" for key in ("loss", "reward") if key in values]
+    if "tool_reliability" in values:
+        parts.append(f"tools {values['tool_reliability']:.1%}")
+    if "tokens_per_task" in values:
+        parts.append(f"{values['tokens_per_task']:,.0f} tokens/task")
     if "tokens_per_s" in values:
         parts.append(f"{values['tokens_per_s']:,.0f} tokens/s")
     return "  ".join(parts)

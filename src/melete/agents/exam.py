@@ -1,0 +1,109 @@
+"""The same requests before and after practice: the splits that it never sees, free decoding and held to the schemas.
+
+Before and after use the same tasks and the same seeds of every draw. The exam's seed is fixed apart from the run's, so
+that runs of different seeds can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from melete.agents.measure import Decoding, Measured, count, play_all, schema_constraint
+from melete.agents.rollout import EnginePlayer
+
+if TYPE_CHECKING:
+    from melete.agents.scenario import Scenario, Task
+    from melete.llm.engine import Engine
+    from melete.llm.learner import Learner
+    from melete.llm.lm import LM
+    from melete.runs.run import Run
+
+EXAM_SEED = 20_000
+
+
+class ExamConfig(Protocol):
+    """What decides an exam.
+
+    Attributes:
+        held_out: tasks of each split.
+        constrained: whether decoding held to the tools' schemas is measured too.
+        greedy: whether decoding at temperature 0 is measured too.
+        max_tokens: most tokens of a turn.
+        device: where.
+    """
+
+    held_out: int
+    constrained: bool
+    greedy: bool
+    max_tokens: int
+
+
+class Exam:
+    """See the head of this file.
+
+    Args:
+        lm: the model.
+        engine: with its weights.
+        scenario: what is played.
+        config: see `ExamConfig`.
+        run: is told of progress.
+    """
+
+    def __init__(self, lm: LM, engine: Engine, scenario: Scenario, config: ExamConfig, run: Run) -> None:
+        self._lm, self._engine, self._scenario = lm, engine, scenario
+        self._config, self._run = config, run
+        self._limits: Any = None
+
+    def of(self, kept: Sequence[dict[str, Any]] | None) -> list[Measured]:
+        """What a checkpoint kept of an exam; empty if nothing."""
+        rows = []
+        for row in kept or ():
+            fixed: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+            }
+            rows.append(Measured(**fixed))
+        return rows
+
+    def sit(self, learner: Learner | None, step: int, when: str) -> list[Measured]:
+        """Plays all splits but `train` with the newest weights."""
+        if learner is not None:
+            self._engine.swap(learner.weights())
+        rows = []
+        with self._run.timed(f"exam {when}"):
+            for split, decoding in self._plan():
+                tasks = self.tasks(split)
+                rows.append(self._play(tasks, split, decoding))
+                row = rows[-1]
+                self._run.say(
+                    f"{when}, {split}, {decoding}: tool reliability {row.reliability[0]:.1%} of "
+                    f"{row.tool_calls:,} calls, {row.success[0]:.1%} of {row.tasks} tasks solved"
+                )
+        return rows
+
+    def tasks(self, split: str) -> list[Task]:
+        """The exam's tasks of a split: at most as many as there are."""
+        return self._scenario.tasks(split, self._config.held_out)
+
+    def _plan(self) -> list[tuple[str, Decoding]]:
+        splits = [split for split in self._scenario.splits if split != "train"]
+        plan: list[tuple[str, Decoding]] = [(split, "free") for split in splits]
+        if self._config.greedy:
+            plan += [(split, "greedy") for split in splits]
+        if self._config.constrained:
+            plan.append((splits[0], "schema"))
+        return plan
+
+    def _play(self, tasks: list[Task], split: str, decoding: Decoding) -> Measured:
+        if decoding == "schema" and self._limits is None:
+            self._limits = schema_constraint(self._lm, self._scenario)
+        player = EnginePlayer(
+            self._lm,
+            self._engine,
+            self._scenario,
+            temperature=0.0 if decoding == "greedy" else 1.0,
+            max_tokens=self._config.max_tokens,
+            constraint=self._limits if decoding == "schema" else None,
+        )
+        episodes = play_all(player, tasks, EXAM_SEED, self._engine.stats().slots)
+        return count(episodes, split, decoding, EXAM_SEED)
