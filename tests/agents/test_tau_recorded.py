@@ -1,4 +1,4 @@
-"""tau-bench's tools against results of the original that stand in the data: 88 example dialogues with their tool results.
+"""tau-bench's tools against results of the original that stand in the data: 88 example dialogues with tool results.
 
 The dialogues show what tools returned, not how they were called. So each written record is traced back to the call that
 must have made it; the call is carried out here, and the record has to be the recorded one.

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from melete import datasets
 from melete.actions.action import Message, ToolAction
 from melete.actions.guard import Guard
 from melete.actions.tools import ToolSet
@@ -57,7 +58,7 @@ class TauScenario(Scenario):
     def unavailable(self) -> str | None:
         """Says where the data come from, if they are not on this machine."""
         try:
-            data.policy(self.shop)
+            datasets.open(data.DATASET)
         except DatasetError as error:
             return str(error)
         return None
