@@ -34,12 +34,13 @@ class Limit(BaseModel):
     pattern: str | None = Field(None, description="Regular expression that the whole text matches.")
     max_length: int | None = Field(None, ge=0, description="Most characters of a text.")
     fact: str | None = Field(None, description="The value has to equal this fact of the episode.")
+    filters: bool = Field(False, description="Whether {at_most: 9} is limited by its values.")
     _values: frozenset[Any] = PrivateAttr(default=frozenset())
     _pattern: re.Pattern[str] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _compile(self) -> Limit:
-        if self.model_fields_set == set():
+        if self.model_fields_set <= {"filters"}:
             raise ValueError("give at least one of min, max, enum, pattern, max_length, fact.")
         self._values = frozenset(frozen(value) for value in self.enum or ())
         if self.pattern is not None:
@@ -122,6 +123,8 @@ class ArgumentLimits(Rule[Options, Mapping[str, Any]]):
 
 
 def _problem(limit: Limit, value: Any, facts: Mapping[str, Any]) -> str:
+    if limit.filters and isinstance(value, Mapping):
+        return next(filter(None, (_problem(limit, item, facts) for item in value.values())), "")
     if not isinstance(value, (list, tuple)):
         return limit.problem(value, facts)
     if any(isinstance(bound, tuple) and len(bound) != len(value) for bound in (limit.min, limit.max)):
