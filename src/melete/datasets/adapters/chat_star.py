@@ -30,9 +30,8 @@ SHOWN_VALUES = 6
 
 def reader(locate: Callable[[str], Path]) -> Converse:
     """The function that reads one row; `locate` finds the file of API definitions."""
-    definitions = [item.row() for item in readers.read(locate("apis.jsonl.gz"))]
-    apis = {row["path"].split("/")[-1].removesuffix(".json"): row["data"] for row in definitions}
-    tools = {name: _tool(name, api) for name, api in apis.items()}
+    apis = definitions(locate)
+    tools = {name: tool(name, api) for name, api in apis.items()}
     types = {name: {p["Name"]: p["Type"] for p in api["input"]} for name, api in apis.items()}
 
     def converse(row: dict[str, Any]) -> Conversation | None:
@@ -44,6 +43,12 @@ def reader(locate: Callable[[str], Path]) -> Converse:
         return closed(turns, [tools[name] for name in offered if name in tools])
 
     return converse
+
+
+def definitions(locate: Callable[[str], Path]) -> dict[str, dict[str, Any]]:
+    """API definitions by name, as they lie in the file: `input` parameters with types and limits, `required` ones."""
+    rows = [item.row() for item in readers.read(locate("apis.jsonl.gz"))]
+    return {row["path"].split("/")[-1].removesuffix(".json"): row["data"] for row in rows}
 
 
 def _turns(events: list[dict[str, Any]], types: dict[str, dict[str, str]]) -> list[Turn]:
@@ -96,7 +101,8 @@ def _value(written: str, kind: str) -> Any:
     return value
 
 
-def _tool(name: str, api: dict[str, Any]) -> dict[str, Any]:
+def tool(name: str, api: dict[str, Any]) -> dict[str, Any]:
+    """An API definition as a tool in OpenAI's form."""
     properties = {}
     for parameter in api["input"]:
         schema: dict[str, Any] = {"type": JSON_TYPES.get(parameter["Type"], ["string", "object"])}
