@@ -250,7 +250,11 @@ class Scenario(ABC):
             start: index of the first task.
         """
         for index in range(start, start + count):
-            task = self.tasks(split, 1, start=index, seed=seed)[0]
+            found = self.tasks(split, 1, start=index, seed=seed)
+            if not found:
+                everything = self.tasks(split, seed=seed)
+                found = [everything[index % len(everything)]]
+            task = found[0]
             policy = self.expert(task)
             draw = _unit(f"{seed}:{index}")
             if draw < error_share:

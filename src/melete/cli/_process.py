@@ -1,5 +1,7 @@
 """Commands made from process files: `melete llm pretrain --depth 4` from the fields of its config class.
 
+A file `cli/<system>/<name>.py` that exports a click command `command` stands beside them as `melete <system> <name>`.
+
 The help of a system reads the first docstring line of each process file as text; only the process that is asked for is
 imported. Values are handed to pydantic as they were typed, so a flag and a job file are checked by the same rules.
 """
@@ -24,36 +26,44 @@ if TYPE_CHECKING:
 
 
 class System(click.Group):
-    """The processes of one system, found by file name."""
+    """The processes and the further commands of one system, found by file name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
             name, help=find.first_sentence(find.folder_of(f"melete.{name}") / "__init__.py") or None
         )
         self.package = f"melete.{name}.processes"
+        self.commands_package = f"melete.cli.{name}"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the system's processes."""
-        return find.names(self.package)
+        """Names of the system's processes and further commands."""
+        return sorted({*find.names(self.package), *find.names(self.commands_package)})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command of one process; this imports its file."""
+        """The command of one file; this imports it."""
+        if name in find.names(self.commands_package):
+            command: click.Command = find.load(self.commands_package, name, "command").command
+            return command
         return process_command(f"{self.name}.{name}") if name in find.names(self.package) else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Answers an unknown name with the closest known one."""
-        if args[0] not in find.names(self.package) and not args[0].startswith("-"):
-            raise UnknownNameError(f"{self.name} process", args[0], find.names(self.package))
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            kind = "command" if find.names(self.commands_package) else "process"
+            raise UnknownNameError(f"{self.name} {kind}", args[0], known)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the processes without importing them."""
-        folder = find.folder_of(self.package)
-        rows = [(name, find.first_sentence(folder / f"{name}.py")) for name in find.names(self.package)]
-        with formatter.section("Processes"):
-            formatter.write_dl(rows)
+        """Lists processes and commands without importing them."""
+        for title, package in (("Processes", self.package), ("Commands", self.commands_package)):
+            folder = find.folder_of(package)
+            rows = [(name, find.first_sentence(folder / f"{name}.py")) for name in find.names(package)]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 def process_command(process: str) -> click.Command:

@@ -1,8 +1,8 @@
 """The root command: one lazy group whose members are the files of `melete.cli` and the systems that have processes.
 
 A file `cli/X.py` that exports a click command `command` is `melete X`; a folder `melete/S/processes` is `melete S` with
-one command per file. Nothing is listed anywhere and only what is asked for is imported. Help texts are the first lines
-of docstrings, read as text.
+one command per file, and a file `cli/S/Y.py` is `melete S Y` beside them. Nothing is listed anywhere and only what is
+asked for is imported. Help texts are the first lines of docstrings, read as text.
 """
 
 from __future__ import annotations
@@ -45,7 +45,13 @@ class Root(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists systems with their processes, and commands, without importing them."""
-        processes = [(system, ", ".join(find.names(f"melete.{system}.processes"))) for system in systems()]
+        processes = [
+            (
+                system,
+                ", ".join((*find.names(f"melete.{system}.processes"), *find.names(f"melete.cli.{system}"))),
+            )
+            for system in systems()
+        ]
         folder = find.folder_of("melete.cli")
         commands = [(name, find.first_sentence(folder / f"{name}.py")) for name in find.names("melete.cli")]
         for title, rows in (("Systems and their processes", processes), ("Commands", commands)):
