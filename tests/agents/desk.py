@@ -13,7 +13,7 @@ from melete.serve import echo, models
 from melete.serve.models import ServedModel
 from melete.settings import Settings
 
-LINES = ('call look {"ticket":"T1"}', 'call close {"ticket":"T1","hours":2}', "thanks")
+LINES = ('please\ncall look {"ticket":"T1"}', 'then\ncall close {"ticket":"T1","hours":2}', "thanks")
 """What the person of `task()` says, one line after each message of the agent."""
 
 

@@ -173,3 +173,70 @@ def test_refused_request_leaves_no_move_and_no_turn(practice: tuple[Server, Reco
     assert server.models["tiny"].engine.submit(move.prompt_ids, sampling).result(60).token_ids == (
         move.response_ids
     )
+
+
+def test_conversation_that_goes_on_extends_the_drawn_ids(practice: tuple[Server, Recorder]) -> None:
+    server, recorder = practice
+    key = recorder.open("goes_on", seed=11, max_tokens=12)
+    messages: list[Any] = [*ASK]
+    with client_of(server, key) as client:
+        for more in ("and 3 + 4?", "thanks"):
+            answer = client.chat.completions.create(model="tiny", messages=messages)
+            messages += [answer.choices[0].message.model_dump(), {"role": "user", "content": more}]
+        client.chat.completions.create(model="tiny", messages=messages)
+    one, two, three = recorder.close("goes_on")
+    for before, after in ((one, two), (two, three)):
+        drawn = before.response_ids if before.finish == "length" else before.response_ids[:-1]
+        whole = [*before.prompt_ids, *drawn]
+        assert after.prompt_ids[: len(whole)] == whole
+
+
+def test_call_whose_json_the_client_wrote_anew_still_extends_the_drawn_ids(
+    practice: tuple[Server, Recorder],
+) -> None:
+    server, recorder = practice
+    key = recorder.open("rewritten", seed=0, model="echo")
+    messages: list[Any] = [{"role": "user", "content": 'call calculator {"expression":"1+1"}'}]
+    with client_of(server, key) as client:
+        answer = client.chat.completions.create(model="echo", messages=messages, tools=[CALCULATOR])
+        call = answer.choices[0].message.tool_calls[0].model_dump()
+        call["function"]["arguments"] = '{ "expression": "1+1" }'
+        messages += [
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": "2"},
+        ]
+        client.chat.completions.create(model="echo", messages=messages, tools=[CALCULATOR])
+    one, two = recorder.close("rewritten")
+    whole = [*one.prompt_ids, *one.response_ids]
+    assert two.prompt_ids[: len(whole)] == whole
+
+
+def test_conversation_that_the_client_rewrote_is_rendered_anew(practice: tuple[Server, Recorder]) -> None:
+    server, recorder = practice
+    key = recorder.open("edited", seed=0, model="echo")
+    with client_of(server, key) as client:
+        for said in ("hello", "other"):
+            client.chat.completions.create(
+                model="echo",
+                messages=[
+                    {"role": "user", "content": "hello"},
+                    {"role": "assistant", "content": said},
+                    {"role": "user", "content": "more"},
+                ],
+            )
+    one, two = recorder.close("edited")
+    lm = server.models["echo"].lm
+    assert "other" in lm.decode(two.prompt_ids)
+    assert one.prompt_ids != two.prompt_ids
+
+
+def test_strict_tools_do_not_hold_a_recorded_draw_to_their_schema(practice: tuple[Server, Recorder]) -> None:
+    server, recorder = practice
+    strict = {"type": "function", "function": {**CALCULATOR["function"], "strict": True}}  # type: ignore[dict-item]
+    key = recorder.open("strict", seed=2, max_tokens=12)
+    chat(server, key, tools=[strict], tool_choice="required")
+    (move,) = recorder.close("strict")
+    sampling = Sampling(max_tokens=12, seed=turn_seed(2, 0))
+    assert server.models["tiny"].engine.submit(move.prompt_ids, sampling).result(60).token_ids == (
+        move.response_ids
+    )

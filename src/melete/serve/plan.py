@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from melete.llm.engine import Generation, Sampling
 from melete.serve import problems
 from melete.serve.form import ChatForm, CompletionForm, Form
-from melete.serve.output import OutputParser
+from melete.serve.output import Delta, OutputParser
 from melete.serve.problems import Problem
 from melete.serve.schema import ChatRequest, CompletionRequest, GenerationRequest
 
 if TYPE_CHECKING:
+    from melete.records import Conversation
     from melete.serve.models import ServedModel
     from melete.serve.recording import EpisodeRecord
     from melete.serve.stream import Outlet
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Choice:
-    """One answer of a request: choice `index`, to one of its prompts. `version` is of the weights, if recorded."""
+    """One answer of a request: choice `index`, to one of its prompts.
+
+    Of one that is recorded, `version` is that of the weights, `conversation` what the prompt was made of.
+    """
 
     index: int
     prompt_ids: list[int]
@@ -35,6 +39,14 @@ class Choice:
     generation: Generation | None = None
     finished: bool = False
     version: int = 0
+    conversation: Conversation | None = None
+
+    def deltas(self) -> list[Delta]:
+        """A finished answer of a chat in pieces, as a stream carries them."""
+        assert self.parser is not None
+        content = [Delta(self.parser.content)] if self.parser.content else []
+        calls = enumerate(self.parser.calls)
+        return content + [Delta(call.arguments, i, call.id, call.name) for i, call in calls]
 
 
 @dataclass

@@ -2,25 +2,31 @@
 
 An agent of any framework is given a base URL and a key, and talks to the server as to any other. A server that was made
 with a `Recorder` (the training process does, `melete serve` does not) knows the keys that were opened with it: a
-completion of such a key is sampled as practice wants it (temperature, nothing cut off by top-k or top-p, a seed that
-follows from the episode's seed and the turn) and kept token by token, streamed or whole. The answer itself looks like
-any other. When an episode is closed its key is refused and what still runs is cancelled, so an agent that was given up
-cannot go on. Requests with other keys are not touched.
+completion of such a key is sampled as practice wants it (temperature, nothing cut off by top-k, top-p or a grammar, a
+seed that follows from the episode's seed and the turn) and kept token by token, streamed or whole. The answer itself
+looks like any other. Where a conversation goes on from a recorded turn, the prompt goes on from the drawn ids, so that
+an episode is one sequence of tokens even if the client has written the turn's JSON anew. When an episode is closed its
+key is refused and what still runs is cancelled, so an agent that was given up cannot go on. Requests with other keys
+are not touched.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from melete.records import Turn
+from melete.records import Conversation, ToolCall, Turn
 from melete.serve.problems import Problem
+from melete.serve.schema import ChatRequest
 
 if TYPE_CHECKING:
+    from melete.llm.lm import LM
     from melete.serve.plan import Choice, Plan
 
 PREFIX = "rollout-"
@@ -39,6 +45,7 @@ class RecordedMove:
         policy_version: version of the weights when it began.
         finish: `stop` or `length`.
         turn: the same as the agent reads it.
+        conversation: what the prompt was made of; None for a plain completion.
     """
 
     prompt_ids: list[int]
@@ -47,6 +54,7 @@ class RecordedMove:
     policy_version: int
     finish: str
     turn: Turn
+    conversation: Conversation | None = None
 
 
 def turn_seed(episode_seed: int, turn: int) -> int:
@@ -79,9 +87,14 @@ class EpisodeRecord:
             if self.closed:
                 raise episode_over()
             turn = len(self.moves) + len(self.running)
+            said = plan.request.conversation() if isinstance(plan.request, ChatRequest) else None
+            prompt = self._continued(plan.model.lm, said) if said and not plan.dropped else None
             for i, choice in enumerate(plan.choices):
-                asked = choice.sampling
+                asked, choice.conversation = choice.sampling, said
                 most = min(n for n in (asked.max_tokens, self.max_tokens) if n is not None)
+                if prompt is not None:
+                    most = min(most, plan.model.lm.context - len(prompt))
+                    choice.prompt_ids = prompt
                 choice.sampling = replace(
                     asked,
                     temperature=self.temperature,
@@ -90,6 +103,7 @@ class EpisodeRecord:
                     max_tokens=most,
                     seed=turn_seed(self.seed, turn + i),
                     logprobs=0 if asked.logprobs is None else asked.logprobs,
+                    constraint=None,
                 )
                 choice.version = plan.model.version
                 self.running.append(choice)
@@ -111,6 +125,7 @@ class EpisodeRecord:
                         choice.version,
                         str(generation.finish_reason),
                         Turn("assistant", said, tuple(calls)),
+                        choice.conversation,
                     )
                 )
 
@@ -129,8 +144,58 @@ class EpisodeRecord:
                     choice.generation.cancel()
             return self.moves
 
+    def _continued(self, lm: LM, said: Conversation) -> list[int] | None:
+        """The prompt of a conversation that goes on from a recorded turn; None if it does not, or does not fit."""
+        for move in reversed(self.moves):
+            before = move.conversation
+            if before is None or before.tools != said.tools:
+                continue
+            length = len(before.turns)
+            answered = said.turns[length + 1 :]
+            if (
+                len(said.turns) > length
+                and all(map(_same, before.turns, said.turns))
+                and _same(move.turn, said.turns[length])
+                and all(turn.role != "assistant" for turn in answered)
+            ):
+                prompt = follow(lm, move.prompt_ids, move.response_ids, answered)
+                return prompt if prompt is not None and len(prompt) < lm.context else None
+        return None
+
     def _leave(self, choice: Choice) -> None:
         self.running = [other for other in self.running if other is not choice]
+
+
+def follow(lm: LM, prompt: list[int], drawn: list[int], answered: Sequence[Turn]) -> list[int] | None:
+    """The prompt after a turn that was drawn, token by token; None if the chat format cannot be continued like this.
+
+    Args:
+        lm: its chat format.
+        prompt: what the turn was drawn after.
+        drawn: its ids. A turn that ended by beginning another role's ends like any other.
+        answered: what came back: results of its calls, or what the person said.
+    """
+    tail = lm.chat.follow(answered)
+    if tail is None:
+        return None
+    body = drawn[:-1] if drawn and drawn[-1] in lm.chat.stop_ids else drawn
+    return [*prompt, *body, lm.chat.stop_ids[0], *tail]
+
+
+def _same(one: Turn, other: Turn) -> bool:
+    """Whether two turns say the same, however their JSON is written."""
+    if (one.role, one.content, len(one.tool_calls)) != (other.role, other.content, len(other.tool_calls)):
+        return False
+    return all(map(_same_call, one.tool_calls, other.tool_calls))
+
+
+def _same_call(one: ToolCall, other: ToolCall) -> bool:
+    if one.name != other.name:
+        return False
+    try:
+        return one.arguments == other.arguments or json.loads(one.arguments) == json.loads(other.arguments)
+    except ValueError:
+        return False
 
 
 def episode_over() -> Problem:
