@@ -145,7 +145,8 @@ class Environment(gymnasium.Env[str, Proposal]):
         self.task = (options or {}).get("task") or self._given or self._draw()
         self.close()
         self.world = self.scenario.world(self.task)
-        self._guard: GuardSession = self.scenario.guard.start(self.world.facts())
+        self._facts = self.world.facts()
+        self._guard: GuardSession = self.scenario.guard.start(self._facts)
         self._counts: dict[str, Any] = {
             "steps": 0, "calls": 0, "calls_ok": 0, "refused": 0, "messages": 0, "characters": 0,
             "broken": False, "over": False, "executed": (), "said": (),
@@ -239,7 +240,7 @@ class Environment(gymnasium.Env[str, Proposal]):
     def close(self) -> None:
         """Frees the world; the outcome stays."""
         if self.world is not None:
-            self.world.close()
+            self.world.dispose()
 
     def _draw(self) -> Task:
         """A task of the split, chosen by this environment's generator."""
@@ -290,7 +291,7 @@ class Environment(gymnasium.Env[str, Proposal]):
         counts["messages"] += 1
         counts["said"] = (*counts["said"], action.text)
         judgement = self._guard.judge(action)
-        info.update(verdict=judgement.verdict.value, reasons=judgement.reasons)
+        info.update(verdict=judgement.verdict.value, reasons=judgement.reasons, rule=judgement.rule)
         if judgement.verdict is Verdict.ABORT:
             return "", True
         if judgement.verdict not in (Verdict.ALLOW, Verdict.CLAMP):
@@ -312,7 +313,8 @@ class Environment(gymnasium.Env[str, Proposal]):
         if judgement.verdict is Verdict.ASK and self.world.confirm(action):
             self._guard.confirm(action)
             judgement = self._guard.judge(action)
-        info.update(verdict=judgement.verdict.value, reasons=judgement.reasons)
+            info["confirmed"] = True
+        info.update(verdict=judgement.verdict.value, reasons=judgement.reasons, rule=judgement.rule)
         if judgement.verdict not in (Verdict.ALLOW, Verdict.CLAMP):
             return self._refused(action, info, judgement.verdict)
         executed = cast(ToolAction, judgement.action)
@@ -380,6 +382,10 @@ class Environment(gymnasium.Env[str, Proposal]):
             executed=to_dict(self._executed) if self._executed is not None else None,
             result=observation,
             reward=reward,
+            ok=info["ok"],
+            rule=info.get("rule", ""),
+            confirmed=info.get("confirmed", False),
+            **({"facts": self._facts} if self._counts["steps"] == 1 else {}),
         )
         self._seen = observation
 

@@ -122,7 +122,7 @@ class World(ABC):
         """What the guard may know from the start, such as limits that hold for this task."""
         return {}
 
-    def close(self) -> None:  # noqa: B027  most worlds hold nothing
+    def dispose(self) -> None:  # noqa: B027  most worlds hold nothing
         """Frees what the world holds outside memory."""
 
 

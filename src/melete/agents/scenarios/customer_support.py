@@ -234,7 +234,9 @@ class CustomerSupport(Scenario):
     version = "1"
     description = "A shop's support desk: verify, look up, refund, cancel, replace, answer, or say no."
     max_steps = 12
-    system_prompt = "You are a shop's support agent. Verify before you change anything. Ask for what is missing."
+    system_prompt = (
+        "You are a shop's support agent. Verify before you change anything. Ask for what is missing."
+    )
     toolset = ToolSet.of(SupportWorld)
 
     @cached_property
