@@ -11,9 +11,11 @@ from melete.serve import problems
 from melete.serve.output import Delta
 from melete.serve.plan import Choice, Plan
 from melete.serve.problems import Problem
-from melete.serve.stream import Bridge, Outlet
+from melete.serve.stream import Bridge, Departure, Outlet
 
 if TYPE_CHECKING:
+    from starlette.types import Receive
+
     from melete.llm.engine import Token
 
 
@@ -77,6 +79,33 @@ class Answer:
             if tokens or choice.finished:
                 news.append((choice, tokens, deltas))
         return news
+
+    async def whole(self, receive: Receive) -> list[list[Token]] | None:
+        """Waits for the end; the tokens of each choice, or None if the client has left.
+
+        Raises:
+            Problem: a generation failed.
+        """
+        tokens: list[list[Token]] = [[] for _ in self.plan.choices]
+        try:
+            async with Departure(receive, self.news) as client:
+                while not self.finished:
+                    await self.news.wait()
+                    self.news.clear()
+                    if client.gone:
+                        return None
+                    for choice, arrived, _ in self.advance():
+                        tokens[choice.index] += arrived
+        finally:
+            self.cancel()
+        return tokens
+
+    def at_once(self, tokens: list[list[Token]]) -> str:
+        """A whole answer in the form of a stream."""
+        form, choices = self.plan.form, self.plan.choices
+        parts = [form.opening(choices)]
+        parts += [form.chunks(choice, tokens[choice.index], choice.deltas()) for choice in choices]
+        return "".join([*parts, form.closing(self.usage())])
 
     @property
     def finished(self) -> bool:

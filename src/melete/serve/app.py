@@ -4,6 +4,7 @@
     POST /v1/completions           plain completion of text or token ids
     GET  /v1/models                what is served;  GET /v1/models/{id} one of them
     POST /v1/models/{id}/reload    newer weights into the running engine: {"checkpoint": "REFERENCE"} or {}
+    /v1/agents                     deployed agents, see `agents.py`
     GET  /health                   up, and how busy; asks for no token
     GET  /chat                     the chat page
 
@@ -17,11 +18,11 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -29,7 +30,9 @@ from starlette.types import Receive, Scope, Send
 
 import melete
 from melete.errors import CheckpointError, MeleteError, UnknownNameError
-from melete.serve import auth, page, problems
+from melete.serve import agents as deployed
+from melete.serve import auth, body, page, problems
+from melete.serve.agents import Agents
 from melete.serve.answer import Answer
 from melete.serve.models import ServedModel
 from melete.serve.plan import Plan, plan_chat, plan_completion
@@ -39,9 +42,7 @@ from melete.serve.schema import ChatRequest, CompletionRequest
 from melete.serve.stream import Bridge, Departure
 from melete.settings import Settings
 
-LARGEST_BODY = 32 * 2**20
 REF = "#/components/schemas/{model}"
-Body = TypeVar("Body", bound=BaseModel)
 ModelId = Annotated[str, Path(description="A served model's id.")]
 
 
@@ -54,7 +55,10 @@ class ReloadRequest(BaseModel):
 
 
 def create_app(
-    models: Mapping[str, ServedModel], settings: Settings, recorder: Recorder | None = None
+    models: Mapping[str, ServedModel],
+    settings: Settings,
+    recorder: Recorder | None = None,
+    agents: Agents | None = None,
 ) -> FastAPI:
     """Builds the application over loaded models; their engines run while the application does.
 
@@ -62,36 +66,42 @@ def create_app(
         models: id to model.
         settings: the token to ask for, and where checkpoints are found on a reload.
         recorder: knows the keys of episodes that practise here, whose completions it records.
+        agents: deployed agents that this server offers and can load, over the same `models`.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.bridge, app.state.recorder = Bridge(), recorder
-        for model in models.values():
-            model.engine.start()
+        # A deployed agent's names share one engine.
+        for engine in {id(model.engine): model.engine for model in models.values()}.values():
+            engine.start()
+        if agents is not None:
+            agents.running = True
         yield
-        for model in models.values():
-            await asyncio.to_thread(model.engine.stop)
+        for engine in {id(model.engine): model.engine for model in models.values()}.values():
+            await asyncio.to_thread(engine.stop)
 
     app = FastAPI(title="Melete", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(auth.TokenGate, token=settings.token, recorder=recorder)
 
     @app.post("/v1/chat/completions", openapi_extra=_body_of(ChatRequest))
     async def chat_completions(request: Request) -> Response:
-        return await _answer(app, models, request, ChatRequest, plan_chat)
+        return await _answer(app, models, request, ChatRequest, plan_chat, agents)
 
     @app.post("/v1/completions", openapi_extra=_body_of(CompletionRequest))
     async def completions(request: Request) -> Response:
-        return await _answer(app, models, request, CompletionRequest, plan_completion)
+        return await _answer(app, models, request, CompletionRequest, plan_completion, agents)
 
     @app.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [model.describe() for model in models.values()]}
+        return {"object": "list", "data": [model.describe() for model in list(models.values())]}
 
     @app.post("/v1/models/{model_id:path}/reload", openapi_extra=_body_of(ReloadRequest))
     async def reload(request: Request, model_id: ModelId) -> dict[str, Any]:
         model = _find(models, model_id)
-        wanted = await _read(request, ReloadRequest, empty=b"{}")
+        wanted = await body.read(request, ReloadRequest, empty=b"{}")
+        if agents is not None:
+            agents.refuse_if_deployed(model)
         try:
             await asyncio.to_thread(model.reload, settings, wanted.checkpoint)
         except (UnknownNameError, CheckpointError) as error:
@@ -105,7 +115,7 @@ def create_app(
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        stats = {name: model.engine.stats() for name, model in models.items()}
+        stats = {name: model.engine.stats() for name, model in list(models.items())}
         return {
             "status": "ok",
             "models": {
@@ -115,6 +125,8 @@ def create_app(
         }
 
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    if agents is not None:
+        deployed.add_to(app, agents)
     page.add_to(app, models, settings)
     app.mount("/static", page.Assets(directory=page.STATIC), name="static")
     app.add_exception_handler(Problem, _on_problem)
@@ -164,49 +176,29 @@ async def _answer(
     request: Request,
     kind: type[Any],
     plan: Callable[[ServedModel, Any], Plan],
+    agents: Agents | None,
 ) -> Response:
-    body = await _read(request, kind)
+    asked = await body.read(request, kind)
     recorder: Recorder | None = app.state.recorder
     episode = recorder.episode(bearer(request.headers.get("authorization"))) if recorder else None
-    model = _find(models, (episode and episode.model) or body.model)
-    planned = await asyncio.to_thread(plan, model, body)
+    model = _find(models, (episode and episode.model) or asked.model)
+    agent = agents.of(model.id) if agents is not None and episode is None else None
+    if agent is not None:
+        asked = agent.prepare(asked)
+    planned = await asyncio.to_thread(plan, model, asked)
     if episode is not None:
         episode.prepare(planned)
     answer = Answer(planned, app.state.bridge)
-    if body.stream:
+    if asked.stream and agent is None:
         return EventStream(answer)
-    tokens: list[list[Any]] = [[] for _ in answer.plan.choices]
-    try:
-        async with Departure(request.receive, answer.news) as client:
-            while not answer.finished:
-                await answer.news.wait()
-                answer.news.clear()
-                if client.gone:
-                    return Response(status_code=499)
-                for choice, arrived, _ in answer.advance():
-                    tokens[choice.index] += arrived
-    finally:
-        answer.cancel()
+    tokens = await answer.whole(request.receive)
+    if tokens is None:
+        return Response(status_code=499)
+    if agent is not None:
+        agent.judge(asked, answer.plan.choices)
+    if asked.stream:
+        return Response(answer.at_once(tokens), media_type="text/event-stream")
     return JSONResponse(answer.plan.form.body(answer.plan.choices, tokens, answer.usage()))
-
-
-async def _read(request: Request, kind: type[Body], empty: bytes = b"") -> Body:
-    """The request's body as a record.
-
-    Raises:
-        Problem: it is too large, not JSON, or has a wrong field.
-    """
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > LARGEST_BODY:
-            raise Problem(
-                413, f"The request body is larger than {LARGEST_BODY // 2**20} MiB.", code="too_large"
-            )
-    try:
-        return kind.model_validate_json(bytes(data) or empty)
-    except ValidationError as error:
-        raise problems.from_validation(kind, error) from error
 
 
 def _find(models: Mapping[str, ServedModel], name: str) -> ServedModel:

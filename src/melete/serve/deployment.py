@@ -294,10 +294,6 @@ def _check(settings: Settings, deployment: Deployment) -> None:
             f"{deployment.name!r} is no name of a deployment.",
             allowed="Small letters, digits, '_' and '-', beginning with a letter or digit; at most 48.",
         )
-    if FULL.fullmatch(deployment.name):
-        raise DeploymentError(
-            f"{deployment.name!r} ends like a version.", next_step="Give the version with --version."
-        )
     if not VERSION.fullmatch(deployment.version):
         raise DeploymentError(f"{deployment.version!r} is no version.", allowed="Such as 1.2.")
     if deployment.version in versions(settings, deployment.name):

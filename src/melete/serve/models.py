@@ -183,6 +183,23 @@ def load(
     return ServedModel(name or _name(lm, folder), lm, engine, ref, folder)
 
 
+def load_folder(folder: Path, *, device: str = "auto", slots: int = 32, waiting: int = 128) -> ServedModel:
+    """Loads a checkpoint folder; its id is the folder's name. See `load`.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, corrupt, or not a language model.
+    """
+    from melete.llm import lm as llm
+    from melete.llm.config import compute_dtype, resolve_device
+    from melete.llm.engine import Engine
+
+    target = resolve_device(device)
+    lm = llm.load_checkpoint(folder, target, compute_dtype(target))
+    return ServedModel(
+        folder.name, lm, Engine(lm, slots=slots, waiting=waiting), str(folder), folder.resolve()
+    )
+
+
 def _name(lm: LM, folder: Path | None) -> str:
     """What a model calls itself: its run's name or its name within a job, else the run's id or the folder's name."""
     record = folder.parent.parent / "run.json" if folder else None

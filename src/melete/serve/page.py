@@ -47,7 +47,7 @@ def add_to(app: FastAPI, models: Mapping[str, ServedModel], settings: Settings) 
 
     @app.get("/chat", include_in_schema=False)
     async def chat() -> Response:
-        known = [{"id": model.id, "context": model.lm.context} for model in models.values()]
+        known = [{"id": model.id, "context": model.lm.context} for model in list(models.values())]
         return render("chat.html", models=known)
 
     @app.post("/chat/tools/calculator", include_in_schema=False)

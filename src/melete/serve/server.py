@@ -24,6 +24,8 @@ from melete.settings import Settings
 if TYPE_CHECKING:
     import torch
 
+    from melete.serve.agents import Agents
+
 GRACE_S = 5
 
 
@@ -37,6 +39,7 @@ class Server:
         port: 0 takes a free one.
         listener: an already bound socket, from `bind`.
         recorder: knows the keys of episodes that practise here; None serves none.
+        agents: deployed agents over the same `served`; None offers none and loads none.
 
     Raises:
         ServerError: the port is taken, or the address needs a token.
@@ -51,12 +54,13 @@ class Server:
         port: int = 0,
         listener: socket.socket | None = None,
         recorder: Recorder | None = None,
+        agents: Agents | None = None,
     ) -> None:
         self.models = served
         self._socket = listener or bind(host, port, settings)
         self.url = url_of(self._socket)
         config = uvicorn.Config(
-            app.create_app(served, settings, recorder),
+            app.create_app(served, settings, recorder, agents),
             access_log=False,
             log_level="warning",
             server_header=False,

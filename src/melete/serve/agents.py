@@ -1,0 +1,511 @@
+"""Deployed agents on a running server: loaded and rolled back while others answer, each action judged by its guard.
+
+    GET  /v1/agents                  what is deployed here
+    POST /v1/agents                  load one: {"name": NAME, "version": "1.2"}; without a version, the one in use
+    GET  /v1/agents/{name}           version, health, guard, success criteria
+    POST /v1/agents/{name}/act       the next action: {"observation" | "messages" | "confirm", "session_id"}
+    POST /v1/agents/{name}/rollback  back to the version before
+
+An agent's name and `<name>_v<version>` are also models of the OpenAI-compatible API: system prompt and tools are put in
+where the client gives none, and of what the model writes only calls that the guard allows leave the server. Weights
+that a loaded agent or a served model already has are shared; others are loaded beside them, in a thread. The version
+before stays loaded, so that going back takes no time; older ones end when they have answered.
+
+Limits: a conversation (`session_id`) lives in this process for an hour after its last action, and ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import FastAPI, Request
+from fastapi import Path as UrlPath
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.responses import JSONResponse, Response
+
+from melete.actions.guard import Guard
+from melete.actions.trace import TraceWriter
+from melete.errors import CheckpointError, DeploymentError
+from melete.records import Turn
+from melete.serve import body, deployment
+from melete.serve import models as served_models
+from melete.serve.acting import Checks, Conversing, OutOfTurn, Step, judge_turn
+from melete.serve.answer import Answer
+from melete.serve.deployment import Deployment
+from melete.serve.models import ServedModel
+from melete.serve.plan import Choice, plan_chat
+from melete.serve.problems import Problem
+from melete.serve.schema import ChatRequest, Message
+from melete.settings import Settings
+
+if TYPE_CHECKING:
+    from melete.llm.engine import Engine
+    from melete.serve.echo import EchoEngine
+
+SESSION_S = 3600.0
+MOST_SESSIONS = 10_000
+MOST_STEPS = 1_000
+AgentName = Annotated[str, UrlPath(description="A deployed agent's name, or name_vVERSION.")]
+
+
+class LoadRequest(BaseModel):
+    """Body of `POST /v1/agents`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    version: str | None = None
+
+
+class ActRequest(BaseModel):
+    """Body of `POST /v1/agents/{name}/act`; one of `observation`, `messages` and `confirm`, or none to go on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    session_id: str | None = Field(None, max_length=128)
+    observation: str | None = None
+    ok: bool = True
+    messages: list[Message] | None = Field(None, min_length=1)
+    confirm: bool | None = None
+    facts: dict[str, Any] | None = None
+    temperature: float = Field(0.0, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _one_input(self) -> ActRequest:
+        given = [name for name in ("observation", "messages", "confirm") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {', '.join(given)}")
+        if self.facts is not None and self.session_id is not None:
+            raise ValueError("'facts' are told when a conversation begins, without 'session_id'")
+        return self
+
+
+@dataclass
+class Agent:
+    """A loaded version of an agent."""
+
+    deployment: Deployment
+    model: ServedModel
+    guard: Guard
+    checks: Checks
+    trace: TraceWriter
+    loaded_ms: float
+
+    def prepare(self, request: Any) -> ChatRequest:
+        """A chat request with the agent's prompt and tools where it has none.
+
+        Raises:
+            Problem: it is a plain completion, which no guard could judge.
+        """
+        if not isinstance(request, ChatRequest):
+            raise Problem(
+                400,
+                f"{self.deployment.id} is an agent; use /v1/chat/completions or /v1/agents/{self.deployment.name}/act.",
+                param="model",
+            )
+        values = request.model_dump(by_alias=True, exclude_unset=True)
+        if not any(message.role in ("system", "developer") for message in request.messages):
+            values["messages"] = [
+                {"role": "system", "content": self.deployment.system_prompt},
+                *values["messages"],
+            ]
+        if request.tools is None:
+            values["tools"] = list(self.deployment.tools)
+        return ChatRequest.model_validate(values)
+
+    def converse(self, facts: Any = None) -> Conversing:
+        """A new conversation under the agent's guard."""
+        return Conversing.start(self.guard, self.checks, facts if isinstance(facts, dict) else {})
+
+    def judge(self, request: ChatRequest, choices: list[Choice]) -> None:
+        """Leaves in each answer to a chat request what the guard allows; see `acting.judge_turn`."""
+        metadata = request.metadata if isinstance(request.metadata, dict) else {}
+        for choice in choices:
+            assert choice.parser is not None
+            conversing = self.converse(metadata.get("facts"))
+            conversing.replay([message.turn() for message in request.messages])
+            kept = judge_turn(conversing, choice.parser.content, choice.parser.calls)
+            choice.parser.content, choice.parser.calls = kept
+
+
+@dataclass
+class Session:
+    """A conversation with one version of an agent."""
+
+    id: str
+    agent: Agent
+    conversing: Conversing
+    used_s: float
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Agents:
+    """The deployed agents of a server.
+
+    Args:
+        models: what the server serves; the agents' names are added to it.
+        settings: where deployments are.
+        device: auto, cpu, cuda, cuda:N or mps.
+        slots: most requests of one agent that run at once.
+        waiting: most requests that wait.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, ServedModel],
+        settings: Settings,
+        *,
+        device: str = "auto",
+        slots: int = 32,
+        waiting: int = 128,
+    ) -> None:
+        self.running = False
+        self._models, self._settings = models, settings
+        self._options = {"device": device, "slots": slots, "waiting": waiting}
+        self._loaded: dict[str, Agent] = {}
+        self._active: dict[str, str] = {}
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, model_id: str) -> Agent | None:
+        """The agent behind a model's id; None if it is a plain model."""
+        return self._loaded.get(self._active.get(model_id, model_id))
+
+    def find(self, name: str) -> Agent:
+        """A loaded agent by name or `name_vVERSION`.
+
+        Raises:
+            Problem: it is not loaded here.
+        """
+        found = self.of(name)
+        if found is None:
+            loaded = ", ".join(sorted(self._active)) or "none"
+            raise Problem(
+                404,
+                f"The agent {name!r} is not loaded here. Loaded: {loaded}. Load it with POST /v1/agents.",
+                code="agent_not_found",
+            )
+        return found
+
+    def activate(self, name: str, version: str | None = None) -> Agent:
+        """Loads a version and makes it the one that answers to the name; others answer meanwhile. Blocks.
+
+        Args:
+            name: a deployed agent.
+            version: None takes the one in use.
+
+        Raises:
+            DeploymentError: it does not exist, or its weights are not those that were deployed.
+            CheckpointError: its weights cannot be loaded.
+        """
+        started_s = time.perf_counter()
+        with self._lock:
+            chosen = deployment.load(self._settings, name if version is None else f"{name}_v{version}")
+            agent = self._loaded.get(chosen.id) or self._load(chosen)
+            if version is not None:
+                deployment.activate(self._settings, chosen.name, chosen.version)
+            agent.loaded_ms = (time.perf_counter() - started_s) * 1000
+            self._publish(agent)
+        return agent
+
+    def roll_back(self, name: str) -> Agent:
+        """Makes the version before the one in use answer to the name. Blocks.
+
+        Raises:
+            DeploymentError: there was none before, or it cannot be loaded; the one in use stays.
+        """
+        before = deployment.previous(self._settings, name)
+        started_s = time.perf_counter()
+        with self._lock:
+            if before is not None:
+                chosen = deployment.load(self._settings, f"{name}_v{before}")
+                agent = self._loaded.get(chosen.id) or self._load(chosen)
+            deployment.roll_back(self._settings, name)
+            agent.loaded_ms = (time.perf_counter() - started_s) * 1000
+            self._publish(agent)
+        return agent
+
+    def refuse_if_deployed(self, model: ServedModel) -> None:
+        """Refuses new weights for a model whose weights are those of a deployed version, which never change.
+
+        Raises:
+            Problem: they are.
+        """
+        for agent in self._loaded.values():
+            if agent.model.engine is model.engine:
+                raise Problem(
+                    409,
+                    f"The weights of {model.id} are also those of {agent.deployment.id}, and a version never changes. "
+                    f"Deploy a new version with: melete agents deploy RUN --as {agent.deployment.name}",
+                    code="deployed",
+                )
+
+    def session(self, name: str, wanted: ActRequest) -> Session:
+        """The conversation that a request belongs to, or a new one.
+
+        Raises:
+            Problem: it has expired, belongs to another agent, or there are too many.
+        """
+        now_s = time.monotonic()
+        while self._sessions and next(iter(self._sessions.values())).used_s < now_s - SESSION_S:
+            self._sessions.popitem(last=False)
+        agent = self.find(name)
+        if wanted.session_id is None:
+            if len(self._sessions) >= MOST_SESSIONS:
+                raise Problem(503, f"{MOST_SESSIONS} conversations are open here; end some.", code="too_many")
+            made = Session(f"s-{secrets.token_urlsafe(12)}", agent, agent.converse(wanted.facts), now_s)
+            self._sessions[made.id] = made
+            return made
+        found = self._sessions.get(wanted.session_id)
+        if found is None or found.agent.deployment.name != agent.deployment.name:
+            raise Problem(
+                404,
+                f"{agent.deployment.name} has no conversation {wanted.session_id!r}, or it has expired. "
+                "Leave session_id out to begin one.",
+                param="session_id",
+                code="session_not_found",
+            )
+        if self._loaded.get(found.agent.deployment.id) is not found.agent:
+            raise Problem(
+                409,
+                f"The conversation began with {found.agent.deployment.id}, which is no longer loaded. Begin a new one.",
+                param="session_id",
+                code="version_gone",
+            )
+        found.used_s = now_s
+        self._sessions.move_to_end(found.id)
+        return found
+
+    def describe(self, agent: Agent) -> dict[str, Any]:
+        """What `GET /v1/agents/{name}` says."""
+        made, stats = agent.deployment, agent.model.engine.stats()
+        return {
+            "name": made.name,
+            "version": made.version,
+            "id": made.id,
+            "object": "agent",
+            "active": self._active.get(made.name) == made.id,
+            "previous": deployment.previous(self._settings, made.name),
+            "versions": deployment.versions(self._settings, made.name),
+            "scenario": made.scenario,
+            "source": made.source,
+            "created": int(made.created_s),
+            "loaded_ms": round(agent.loaded_ms, 1),
+            "criteria": list(made.criteria),
+            "guard": {"name": agent.guard.name, "version": agent.guard.version, "digest": agent.guard.digest},
+            "tools": [tool["function"]["name"] for tool in made.tools],
+            "health": {
+                "status": "ok" if self.running else "starting",
+                "running": stats.running,
+                "waiting": stats.waiting,
+                "slots": stats.slots,
+                "sessions": sum(one.agent is agent for one in self._sessions.values()),
+            },
+        }
+
+    def listed(self) -> list[dict[str, Any]]:
+        """The agents in use, as `describe` says."""
+        return [self.describe(self._loaded[agent_id]) for _, agent_id in sorted(self._active.items())]
+
+    def _load(self, chosen: Deployment) -> Agent:
+        chosen.verify()
+        base = self._sharing(chosen) or self._fresh(chosen)
+        # One lock and one set of grammars for all names of the same weights.
+        model = dataclasses.replace(base, id=chosen.id, created_s=int(chosen.created_s), lock=base.lock)
+        guard = Guard.from_dict(chosen.guard, f"guard of {chosen.id}")
+        trace = TraceWriter(
+            deployment.root(self._settings) / chosen.name / "traces" / f"v{chosen.version}.jsonl"
+        )
+        return Agent(chosen, model, guard, Checks(chosen.tools), trace, 0.0)
+
+    def _sharing(self, chosen: Deployment) -> ServedModel | None:
+        """A model here with the same weights; one into which others were swapped is not looked at."""
+        for model in self._models.values():
+            known = deployment.digest_of(model.checkpoint) if model.checkpoint and not model.version else ""
+            echo = chosen.weights is None and model.ref == served_models.ECHO
+            if echo or (known and known == chosen.digest):
+                return model
+        return None
+
+    def _fresh(self, chosen: Deployment) -> ServedModel:
+        if chosen.weights is None:
+            model = served_models.load(served_models.ECHO, self._settings, **self._options)  # type: ignore[arg-type]
+        else:
+            model = served_models.load_folder(chosen.weights, **self._options)  # type: ignore[arg-type]
+        if self.running:
+            model.engine.start()
+        return model
+
+    def _publish(self, agent: Agent) -> None:
+        """Lets the name mean this version from the next request on, and ends versions that nothing needs."""
+        made = agent.deployment
+        clash = self._models.get(made.name)
+        if clash is not None and made.name not in self._active:
+            raise DeploymentError(
+                f"A model named {made.name!r} is served here already, so the agent cannot have its name.",
+                next_step="Serve the model under another name: --model NAME=REF",
+            )
+        self._loaded[made.id] = self._loaded.get(made.id, agent)
+        self._models[made.id] = agent.model
+        self._models[made.name] = dataclasses.replace(agent.model, id=made.name, lock=agent.model.lock)
+        self._active[made.name] = made.id
+        kept = {made.id, f"{made.name}_v{deployment.previous(self._settings, made.name)}"}
+        for agent_id in [one for one, other in self._loaded.items() if other.deployment.name == made.name]:
+            if agent_id not in kept:
+                retired = self._loaded.pop(agent_id).model.engine
+                self._models.pop(agent_id, None)
+                if all(model.engine is not retired for model in self._models.values()):
+                    threading.Thread(target=_end_when_idle, args=(retired,), daemon=True).start()
+
+
+def add_to(app: FastAPI, agents: Agents) -> None:
+    """Adds the agents' routes to the application."""
+
+    @app.get("/v1/agents")
+    async def list_agents() -> dict[str, Any]:
+        return {"object": "list", "data": agents.listed()}
+
+    @app.post("/v1/agents")
+    async def load_agent(request: Request) -> dict[str, Any]:
+        wanted = await body.read(request, LoadRequest)
+        return agents.describe(await _changed(agents.activate, wanted.name, wanted.version))
+
+    @app.post("/v1/agents/{name}/rollback")
+    async def roll_back(name: AgentName) -> dict[str, Any]:
+        return agents.describe(await _changed(agents.roll_back, name))
+
+    @app.post("/v1/agents/{name}/act")
+    async def act(request: Request, name: AgentName) -> Response:
+        wanted = await body.read(request, ActRequest, empty=b"{}")
+        session = agents.session(name, wanted)
+        async with session.lock:
+            return await _act(app, request, session, wanted)
+
+    @app.get("/v1/agents/{name}")
+    async def one_agent(name: AgentName) -> dict[str, Any]:
+        return agents.describe(agents.find(name))
+
+
+async def _changed(change: Any, *arguments: Any) -> Agent:
+    try:
+        agent: Agent = await asyncio.to_thread(change, *arguments)
+    except DeploymentError as error:
+        raise Problem(404, str(error), param="name", code="deployment_not_found") from error
+    except CheckpointError as error:
+        raise Problem(409, str(error), param="name", code="checkpoint_refused") from error
+    return agent
+
+
+async def _act(app: FastAPI, request: Request, session: Session, wanted: ActRequest) -> Response:
+    """One action: takes what was posted, lets the model write if need be, judges, traces."""
+    conversing, agent = session.conversing, session.agent
+    usage: dict[str, Any] = {}
+    if conversing.steps >= MOST_STEPS:
+        raise Problem(409, f"The conversation has {MOST_STEPS} actions; begin a new one.", code="too_long")
+    try:
+        step = _take(conversing, wanted)
+        if step is None:
+            conversing.must_go_on()
+            if conversing.wants_turn:
+                planned = await asyncio.to_thread(plan_chat, agent.model, _chat(agent, conversing, wanted))
+                answer = Answer(planned, app.state.bridge)
+                if await answer.whole(request.receive) is None:
+                    return Response(status_code=499)
+                parser = answer.plan.choices[0].parser
+                assert parser is not None
+                conversing.wrote(Turn("assistant", parser.content, tuple(parser.calls)))
+                usage = answer.usage()
+            step = conversing.judge()
+    except OutOfTurn as error:
+        raise Problem(409, str(error), code="out_of_turn") from error
+    _trace(agent, session, step, wanted)
+    return JSONResponse(_reply(agent, session, step, usage))
+
+
+def _take(conversing: Conversing, wanted: ActRequest) -> Step | None:
+    """Takes what was posted; a confirmed action is judged again and is the step."""
+    if wanted.confirm is not None:
+        return conversing.confirm(wanted.confirm)
+    if wanted.observation is not None:
+        conversing.observe(wanted.observation, wanted.ok)
+    if wanted.messages is not None and not conversing.turns:
+        turns = [message.turn() for message in wanted.messages]
+        conversing.replay([turn for turn in turns if turn.role != "system"])
+    elif wanted.messages is not None:
+        for message in wanted.messages:
+            if message.role not in ("user", "tool") or (message.role == "tool") != (
+                conversing.due == "result"
+            ):
+                raise OutOfTurn(
+                    f"A {message.role} message does not fit here; due is: {conversing.due or 'the agent'}. "
+                    "The agent's own turns are kept on the server."
+                )
+            conversing.observe(message.content or "", wanted.ok)
+    return None
+
+
+def _chat(agent: Agent, conversing: Conversing, wanted: ActRequest) -> ChatRequest:
+    system = {"role": "system", "content": agent.deployment.system_prompt}
+    return ChatRequest.model_validate(
+        {
+            "model": agent.deployment.id,
+            "messages": [system, *(turn.to_openai() for turn in conversing.turns)],
+            "tools": list(agent.deployment.tools) or None,
+            "temperature": wanted.temperature,
+            "max_tokens": wanted.max_tokens,
+            "seed": wanted.seed,
+            "truncation": "auto",
+        }
+    )
+
+
+def _reply(agent: Agent, session: Session, step: Step, usage: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "agent": agent.deployment.name,
+        "version": agent.deployment.version,
+        "session_id": session.id,
+        "step": session.conversing.steps,
+        "action": step.proposed,
+        "verdict": step.verdict,
+        "reasons": list(step.reasons),
+        "rule": step.rule,
+        "execute": step.execute,
+        "due": "" if session.conversing.over else session.conversing.due,
+        "over": session.conversing.over,
+        "usage": usage,
+    }
+
+
+def _trace(agent: Agent, session: Session, step: Step, wanted: ActRequest) -> None:
+    last = wanted.messages[-1].content if wanted.messages else None
+    agent.trace.write(
+        time_s=time.time(),
+        step=session.conversing.steps,
+        run=agent.deployment.id,
+        episode=session.id,
+        observation=wanted.observation if wanted.observation is not None else last,
+        model_output=step.written,
+        proposed=step.proposed,
+        verdict=step.verdict,
+        reasons=list(step.reasons),
+        rule=step.rule,
+        executed=step.execute,
+        result=None,
+        reward=None,
+    )
+
+
+def _end_when_idle(engine: Engine | EchoEngine) -> None:
+    """Stops an engine once it has answered what it was asked."""
+    while (stats := engine.stats()).running or stats.waiting:
+        time.sleep(0.2)
+    engine.stop()
