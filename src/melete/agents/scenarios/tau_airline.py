@@ -12,9 +12,9 @@ from __future__ import annotations
 from melete.actions.action import Message, ToolAction
 from melete.actions.trace import TraceWriter
 from melete.agents.environment import Environment
-from melete.agents.scenario import Task
+from melete.agents.scenario import Proposal, Task
 from melete.agents.scenarios._tau import airline
-from melete.agents.scenarios._tau.scenario import Script, TauScenario
+from melete.agents.scenarios._tau.scenario import TauScenario
 
 
 class TauAirline(TauScenario):
@@ -38,10 +38,12 @@ class TauAirline(TauScenario):
         """As in every scenario; the split is `unseen` where none is named."""
         return super().create_environment(task, split, trace, run, episode)
 
-    def identify(self, task: Task) -> Script:
+    def identify(self, task: Task) -> list[Proposal]:
         """Asks for the user id and reads the profile."""
-        yield Message("Hello! Please tell me your user id, so that I can find your reservations.")
-        yield ToolAction("get_user_details", {"user_id": task.goal["user_id"]})
+        return [
+            Message("Hello! Please tell me your user id, so that I can find your reservations."),
+            ToolAction("get_user_details", {"user_id": task.goal["user_id"]}),
+        ]
 
     def look_up(self, action: ToolAction) -> list[ToolAction]:
         """The reservation that is changed."""

@@ -10,9 +10,9 @@ is a script, see `_tau/person.py`, and of the policy the guard holds only what i
 from __future__ import annotations
 
 from melete.actions.action import Message, ToolAction
-from melete.agents.scenario import Task
+from melete.agents.scenario import Proposal, Task
 from melete.agents.scenarios._tau import data, retail
-from melete.agents.scenarios._tau.scenario import Script, TauScenario
+from melete.agents.scenarios._tau.scenario import TauScenario
 
 
 class TauRetail(TauScenario):
@@ -27,16 +27,17 @@ class TauRetail(TauScenario):
     parts = {"train": "train", "held_out": "dev", "unseen": "test"}  # noqa: RUF012  fixed
     world_class = retail.RetailWorld
 
-    def identify(self, task: Task) -> Script:
+    def identify(self, task: Task) -> list[Proposal]:
         """Asks, then looks the customer up by email or by name and zip code, whichever they gave."""
-        yield Message("Hello! Please tell me your email, or your name and zip code, so that I can find you.")
         user = data.tables(self.shop, self.tables)["users"][task.goal["user_id"]]
-        if user["email"] in task.goal["instruction"]:
-            yield ToolAction("find_user_id_by_email", {"email": user["email"]})
-        else:
-            who = {**user["name"], "zip": user["address"]["zip"]}
-            yield ToolAction("find_user_id_by_name_zip", who)
-        yield ToolAction("get_user_details", {"user_id": task.goal["user_id"]})
+        found = ToolAction("find_user_id_by_email", {"email": user["email"]})
+        if user["email"] not in task.goal["instruction"]:
+            found = ToolAction("find_user_id_by_name_zip", {**user["name"], "zip": user["address"]["zip"]})
+        return [
+            Message("Hello! Please tell me your email, or your name and zip code, so that I can find you."),
+            found,
+            ToolAction("get_user_details", {"user_id": task.goal["user_id"]}),
+        ]
 
     def look_up(self, action: ToolAction) -> list[ToolAction]:
         """The order, and the products of the items that are changed."""

@@ -112,7 +112,7 @@ class TauScenario(Scenario):
         return policy
 
     @abstractmethod
-    def identify(self, task: Task) -> Script:
+    def identify(self, task: Task) -> list[Proposal]:
         """The steps that find out who the customer is."""
 
     @abstractmethod
@@ -124,9 +124,10 @@ class TauScenario(Scenario):
         return [self.toolset.call(action, on=world).error for action in actions]
 
     def _script(self, task: Task) -> Script:
-        goal = task.goal
-        yield from self.identify(task)
-        done: set[str] = set()
+        goal, first = task.goal, self.identify(task)
+        for step in first:
+            yield step
+        done = {step.key for step in first if isinstance(step, ToolAction)}
         for index, gold in enumerate(goal["actions"]):
             action = ToolAction(gold["name"], gold["arguments"])
             if index in goal["failing"] or action.name.startswith("find_user"):
@@ -135,8 +136,10 @@ class TauScenario(Scenario):
                 if step.key not in done:
                     done.add(step.key)
                     yield step
+        solved = goal["changes"] or goal["outputs"]
+        closing = ["That is done." if solved else "I am sorry, this cannot be done."]
         while True:
-            yield Message(" ".join(["That is done.", *(f"{one}." for one in goal["outputs"])]))
+            yield Message(" ".join([*closing, *(f"{one}." for one in goal["outputs"])]))
 
     def _database_is_gold(self, state: State) -> bool:
         tables = data.tables(self.shop, self.tables)
