@@ -65,7 +65,7 @@ def call_with(star: Star, least: int, api: str = "") -> Task:
     """A task whose call, of this API if one is named, has at least so many arguments."""
     return next(
         task
-        for task in star.tasks("held_out", 400)
+        for task in star.tasks("held_out")
         if task.goal["call"]
         and len(task.goal["call"]["arguments"]) >= least
         and api in ("", task.goal["call"]["name"])
