@@ -11,6 +11,7 @@ An episode ends when the person has nothing more to say, or when the guard abort
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any, cast
@@ -337,7 +338,8 @@ class Environment(gymnasium.Env[str, Proposal]):
             return f"Error: {problem}", verdict is Verdict.ABORT
         counts["refused"] += 1
         counts["broken"] = True
-        reason = _first(info["reasons"]).removeprefix(f"{action.name} is refused: ") or verdict.value
+        # The guard's sentences begin with "NAME is refused: "; the agent knows what it called.
+        reason = re.sub(r"^\S+ (is refused|has to wait): ", "", _first(info["reasons"])) or verdict.value
         info.update(ok=False, error=reason)
         return f"Refused: {reason}", verdict is Verdict.ABORT
 

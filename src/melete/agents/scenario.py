@@ -323,7 +323,9 @@ def load(name: str) -> Scenario:
     """
     known = files()
     if name not in known:
-        raise ScenarioNotFoundError(name, known)
+        raise ScenarioNotFoundError(
+            "scenario", name, known, next_step="List them with: melete agents scenarios list"
+        )
     return _load(name, known[name])
 
 
