@@ -26,7 +26,7 @@ from melete.actions.tools import Tool, ToolSet
 from melete.agents import frameworks
 from melete.agents import scenario as scenarios
 from melete.agents.scenario import World
-from melete.errors import ConfigError
+from melete.errors import ConfigError, UnknownNameError
 from melete.records import ToolCall
 from melete.settings import Settings
 
@@ -43,7 +43,7 @@ class TrainedAgent:
 
     Attributes:
         name: such as `customer_support_v1.2`; also the model's name.
-        checkpoint: folder of the weights.
+        checkpoint: folder of the weights; None is the echo model.
         scenario: name of the scenario that it practised.
         system_prompt: what it was told.
         schemas: its tools in OpenAI's form.
@@ -54,7 +54,7 @@ class TrainedAgent:
     """
 
     name: str
-    checkpoint: Path
+    checkpoint: Path | None
     scenario: str
     system_prompt: str
     schemas: tuple[dict[str, Any], ...]
@@ -88,14 +88,14 @@ class TrainedAgent:
             **options: further fields.
 
         Raises:
+            DeploymentError: a version that is not deployed, or files that do not fit together.
             UnknownNameError: neither a deployment nor a run has that name.
-            DeploymentError: the deployment's files do not fit together.
             CheckpointError: the run has no checkpoint of a language model.
             ConfigError: a checkpoint without a scenario.
         """
         home = settings or settings_module.load()
         parts = _deployed(home, name) or _practised(home, name, scenario)
-        return cls(name, **parts, url=url, api_key=api_key, settings=home, **options)
+        return cls(**parts, url=url, api_key=api_key, settings=home, **options)
 
     @property
     def base_url(self) -> str:
@@ -106,7 +106,8 @@ class TrainedAgent:
             from melete.serve import models
             from melete.serve.server import Server
 
-            served = models.load_all([f"{self.name}={self.checkpoint}"], self.settings, device=self.device)
+            spec = f"{self.name}={self.checkpoint or models.ECHO}"
+            served = models.load_all([spec], self.settings, device=self.device)
             # On loopback and for this process: without the token that the settings may hold.
             self._server = Server(served, replace(self.settings, token=None))
             self._server.start()
@@ -248,35 +249,48 @@ def _own(one: Tool | Callable[..., Any]) -> Tool | None:
     return found if isinstance(found, Tool) else None
 
 
-def _deployed(settings: Settings, name: str) -> dict[str, Any] | None:
-    """Parts of the deployment with that name, None if there is none."""
-    return None
+def _deployed(settings: Settings, ref: str) -> dict[str, Any] | None:
+    """Parts of the deployment that `ref` names, None if nothing is deployed by that name."""
+    from melete.serve import deployment
+
+    match = deployment.FULL.fullmatch(ref)
+    if (match[1] if match else ref) not in deployment.names(settings):
+        return None
+    found = deployment.load(settings, ref)
+    found.verify()
+    return {
+        "name": found.id,
+        "checkpoint": found.weights,
+        "scenario": found.scenario,
+        "system_prompt": found.system_prompt,
+        "schemas": found.tools,
+        "guard": Guard.from_dict(found.guard, f"guard of {found.id}"),
+    }
 
 
 def _practised(settings: Settings, ref: str, scenario: str) -> dict[str, Any]:
     """Parts of a run of practice: its checkpoint, and the rest from its scenario as it is now."""
-    from melete.runs import refs
+    from melete.runs import checkpoints, refs
+    from melete.serve import deployment
 
-    checkpoint = refs.checkpoint(settings, ref, ("llm",))
-    name = scenario or _scenario_of(checkpoint)
+    try:
+        checkpoint = refs.checkpoint(settings, ref, ("llm",))
+    except UnknownNameError:
+        if deployment.FULL.fullmatch(ref):
+            raise deployment.unknown(settings, ref) from None
+        raise
+    name = scenario or checkpoints.read(checkpoint).config.get("scenario")
+    if not name:
+        raise ConfigError(
+            f"{checkpoint} was not made by practice, so its scenario is not known.",
+            next_step="Name it: TrainedAgent.load(…, scenario=…).",
+        )
     played = scenarios.load(name)
     return {
+        "name": checkpoint.parent.parent.name if Path(ref).exists() else ref,
         "checkpoint": checkpoint,
         "scenario": name,
         "system_prompt": played.system_prompt,
         "schemas": played.toolset.schemas,
         "guard": played.guard,
     }
-
-
-def _scenario_of(checkpoint: Path) -> str:
-    import yaml
-
-    config = checkpoint.parent.parent / "config.yaml"
-    values = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    if not values.get("scenario"):
-        raise ConfigError(
-            f"{checkpoint} was not made by practice, so its scenario is not known.",
-            next_step="Name it: TrainedAgent.load(…, scenario=…).",
-        )
-    return str(values["scenario"])
