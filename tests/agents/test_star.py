@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,3 +230,13 @@ def test_same_share_overlooks_case_spaces_and_the_order_of_choices() -> None:
     gold = {"Name": "Old Town  Inn", "City": {"one_of": ["Bonn", "Kiel"]}}
     assert same_share(gold, {"Name": "old town inn", "City": {"one_of": ["Kiel", "Bonn"]}}) == 1
     assert same_share({"Open": True}, {"Open": 1}) == 0
+
+
+def test_scenario_without_its_data_says_where_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MELETE_DATA", str(tmp_path))
+    monkeypatch.setenv("MELETE_HOME", str(tmp_path / "home"))
+    absent = Star()
+    assert "github.com/RasaHQ/STAR" in (absent.unavailable() or "")
+    assert absent.toolset.schemas == ()

@@ -219,3 +219,13 @@ def test_scenario_without_its_data_says_where_they_come_from(
     data.rows.cache_clear()
     with pytest.raises(DatasetError, match="not on this machine"):
         shop.tasks("unseen")
+
+
+def test_expert_in_a_hurry_forgets_a_call_and_breaks_the_policy_or_the_goal() -> None:
+    shop = opened("retail")
+    outcomes = []
+    for seed, task in enumerate(shop.tasks("train", 30)):
+        policy = shop.mistakes(task, shop.expert(task), seed)
+        outcomes.append(play(policy, shop.create_environment(task)).outcome)
+    assert sum(outcome.success for outcome in outcomes) < len(outcomes) / 2
+    assert any(outcome.policy_broken for outcome in outcomes)

@@ -8,6 +8,7 @@ the end equals the gold state, every required output was said, and the customer 
 from __future__ import annotations
 
 import functools
+import random
 from abc import abstractmethod
 from collections.abc import Generator
 from pathlib import Path
@@ -22,6 +23,7 @@ from melete.agents.scenarios._tau import data, journal
 from melete.agents.scenarios._tau.journal import Journal
 from melete.agents.scenarios._tau.world import TauWorld
 from melete.errors import ConfigError, DatasetError
+from melete.records import Turn
 
 PROMPT = """{policy}
 
@@ -110,6 +112,21 @@ class TauScenario(Scenario):
             return script.send(observation)
 
         return policy
+
+    def mistakes(self, task: Task, expert: Policy, seed: int) -> Policy:
+        """Forgets one of its first calls, as an agent in a hurry does: the customer is not found, an order not read."""
+        forgotten, calls = random.Random(seed).randrange(3), 0
+
+        def hurried(observation: str) -> Proposal | Turn:
+            nonlocal calls
+            move = expert(observation)
+            if isinstance(move, ToolAction):
+                calls += 1
+                if calls == forgotten + 1:
+                    return expert(observation)
+            return move
+
+        return hurried
 
     @abstractmethod
     def identify(self, task: Task) -> list[Proposal]:
