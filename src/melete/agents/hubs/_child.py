@@ -7,6 +7,7 @@ never outlives the process that started it, however that one ended.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import melete
 from melete.errors import HubError
@@ -54,10 +55,11 @@ class Child:
         """Process id."""
         return self._process.pid
 
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self._process.poll() is None
+    def ended(self, wait_s: float) -> bool:
+        """Whether it has ended, or does within some seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(wait_s)
+        return self._process.returncode is not None
 
     def send(self, message: dict[str, Any]) -> None:
         """Writes one line to it; safe from any thread.
@@ -81,7 +83,9 @@ class Child:
             HubError: it has ended.
         """
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = ""
+        with contextlib.suppress(ValueError):  # closed meanwhile
+            line = self._process.stdout.readline()
         if not line:
             raise self.died()
         message: dict[str, Any] = json.loads(line)
@@ -93,8 +97,8 @@ class Child:
             code = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             code = None
-        self._log.seek(0)
-        lines = self._log.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
+        with self._lock:
+            lines = [] if self._log.closed else _last_lines(self._log)
         ended = f"ended with exit code {code}" if code is not None else "closed its connection"
         return HubError(
             f"Agent Lightning, in .envs/{self.environment}, {ended}."
@@ -104,18 +108,23 @@ class Child:
 
     def close(self) -> None:
         """Ends it."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:
-                    continue
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
         try:
             self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._log.close()
+        with self._lock:
+            self._log.close()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def _last_lines(log: IO[bytes]) -> list[str]:
+    log.seek(0)
+    return log.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
 
 
 def python_of(environment: str) -> Path:
