@@ -84,7 +84,7 @@ class Prompt:
         problems = self._problems(inputs)
         if problems:
             raise ConfigError(f"The prompt {self.id} cannot be rendered: {problems[0]}")
-        return self._render(**inputs)
+        return self._render(**inputs).rstrip("\n")
 
     def output_problems(self, answer: Any) -> list[str]:
         """What is wrong with a model's answer, by the output schema; empty if nothing is."""
