@@ -284,8 +284,8 @@ def play(policy: Policy, environment: Environment) -> Environment:
 
 
 def copy_state(value: Any) -> Any:
-    """A copy of a value made of mappings, lists and scalars; tuples are taken to be fixed and shared."""
-    if isinstance(value, Mapping):
+    """A copy of a value made of dicts, lists and scalars; tuples are taken to be fixed and shared."""
+    if isinstance(value, dict):
         return {key: copy_state(one) for key, one in value.items()}
     if isinstance(value, list):
         return [copy_state(one) for one in value]
