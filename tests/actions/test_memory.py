@@ -127,7 +127,8 @@ def test_note_tells_request_calls_with_outcome_and_ids() -> None:
 
 def test_open_question_is_kept_until_it_is_answered() -> None:
     assert "Open question: you asked: What is your postal code?" in note(LONG, room=80)
-    answered = note(Turn("user", "It is 8004."), Turn("assistant", "Thank you. " + "word " * 80), room=80)
+    answer = Turn("user", "It is 8004. " + "word " * 110)
+    answered = note(answer, Turn("assistant", "Thank you. " + "word " * 80), room=160)
     assert "Open question" not in answered
     assert "The person said: It is 8004." in answered
 
