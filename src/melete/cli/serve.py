@@ -7,9 +7,15 @@ import click
 
 @click.command("serve")
 @click.option(
-    "--model", "specs", multiple=True, metavar="REF", default=("latest",), show_default=True,
-    help="Run, checkpoint folder, transformers folder, hub id, or echo; NAME=REF names it. May be repeated.",
+    "--model", "specs", multiple=True, metavar="REF",
+    help="Run, checkpoint folder, transformers folder, hub id, or echo; NAME=REF names it. May be repeated. "
+    "[default: latest, or none with --agent]",
 )  # fmt: skip
+@click.option(
+    "--agent", "names", multiple=True, metavar="NAME",
+    help="Deployed agent, NAME or NAME_vVERSION; may be repeated. Others can be loaded while it runs.",
+)  # fmt: skip
+@click.option("--agents", "all_agents", is_flag=True, help="All deployed agents.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address; anything but loopback needs a token."
 )
@@ -23,7 +29,16 @@ import click
 @click.option(
     "--queue", default=128, show_default=True, type=click.IntRange(0), help="Requests that may wait."
 )
-def command(specs: tuple[str, ...], host: str, port: int, device: str, slots: int, queue: int) -> None:
+def command(
+    specs: tuple[str, ...],
+    names: tuple[str, ...],
+    all_agents: bool,
+    host: str,
+    port: int,
+    device: str,
+    slots: int,
+    queue: int,
+) -> None:
     """Serve models at an OpenAI-compatible URL, with a chat page.
 
     Set MELETE_TOKEN to ask clients for a token; it is compulsory for any address but loopback. Stop with Ctrl-C.
@@ -35,14 +50,24 @@ def command(specs: tuple[str, ...], host: str, port: int, device: str, slots: in
     # A taken port is said before a model is loaded, which may take long.
     listener = server_room.bind(host, port, configured)
     models = find.load("melete.serve", "models", "part of the server")
+    deployed = find.load("melete.serve", "deployment", "part of the server")
+    names = (*names, *(deployed.names(configured) if all_agents else ()))
+    specs = specs or (() if names else ("latest",))
     served = models.load_all(specs, configured, device=device, slots=slots, waiting=queue)
-    server = server_room.Server(served, configured, listener=listener)
+    agents = find.load("melete.serve", "agents", "part of the server").Agents(
+        served, configured, device=device, slots=slots, waiting=queue
+    )
+    for name in names:
+        agents.open(name)
+    server = server_room.Server(served, configured, listener=listener, agents=agents)
 
     def say() -> None:
         first = next(iter(served))
         click.echo(f"Serving {', '.join(served)}")
         click.echo(f"  API   {server.url}/v1")
         click.echo(f"  Chat  {server.url}/chat")
+        if agents.listed():
+            click.echo(f"  Act   {server.url}/v1/agents/{agents.listed()[0]['name']}/act")
         key = '-H "Authorization: Bearer $MELETE_TOKEN" ' if configured.token else ""
         body = f'{{"model": "{first}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
         click.echo(f"  Try   curl {server.url}/v1/chat/completions {key}-d '{body}'")

@@ -173,6 +173,7 @@ class Agents:
         self._options = {"device": device, "slots": slots, "waiting": waiting}
         self._loaded: dict[str, Agent] = {}
         self._active: dict[str, str] = {}
+        self._before: dict[str, str | None] = {}
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -207,15 +208,16 @@ class Agents:
             DeploymentError: it does not exist, or its weights are not those that were deployed.
             CheckpointError: its weights cannot be loaded.
         """
-        started_s = time.perf_counter()
         with self._lock:
-            chosen = deployment.load(self._settings, name if version is None else f"{name}_v{version}")
-            agent = self._loaded.get(chosen.id) or self._load(chosen)
+            agent = self._use(name if version is None else f"{name}_v{version}")
             if version is not None:
-                deployment.activate(self._settings, chosen.name, chosen.version)
-            agent.loaded_ms = (time.perf_counter() - started_s) * 1000
-            self._publish(agent)
+                deployment.activate(self._settings, name, version)
         return agent
+
+    def open(self, ref: str) -> Agent:
+        """Loads an agent by name or `name_vVERSION` for this server alone; see `activate`."""
+        with self._lock:
+            return self._use(ref)
 
     def roll_back(self, name: str) -> Agent:
         """Makes the version before the one in use answer to the name. Blocks.
@@ -223,15 +225,12 @@ class Agents:
         Raises:
             DeploymentError: there was none before, or it cannot be loaded; the one in use stays.
         """
-        before = deployment.previous(self._settings, name)
-        started_s = time.perf_counter()
         with self._lock:
-            if before is not None:
-                chosen = deployment.load(self._settings, f"{name}_v{before}")
-                agent = self._loaded.get(chosen.id) or self._load(chosen)
+            before = deployment.previous(self._settings, name)
+            if before is None:
+                deployment.roll_back(self._settings, name)  # says why it cannot be
+            agent = self._use(f"{name}_v{before}")
             deployment.roll_back(self._settings, name)
-            agent.loaded_ms = (time.perf_counter() - started_s) * 1000
-            self._publish(agent)
         return agent
 
     def refuse_if_deployed(self, model: ServedModel) -> None:
@@ -240,12 +239,12 @@ class Agents:
         Raises:
             Problem: they are.
         """
-        for agent in self._loaded.values():
+        for agent in list(self._loaded.values()):
             if agent.model.engine is model.engine:
                 raise Problem(
                     409,
                     f"The weights of {model.id} are also those of {agent.deployment.id}, and a version never changes. "
-                    f"Deploy a new version with: melete agents deploy RUN --as {agent.deployment.name}",
+                    f"Deploy a new version with: melete agents deploy RUN --name {agent.deployment.name}",
                     code="deployed",
                 )
 
@@ -316,6 +315,20 @@ class Agents:
         """The agents in use, as `describe` says."""
         return [self.describe(self._loaded[agent_id]) for _, agent_id in sorted(self._active.items())]
 
+    def _use(self, ref: str) -> Agent:
+        """Loads a version, if it is not loaded, and lets its name mean it."""
+        started_s = time.perf_counter()
+        chosen = deployment.load(self._settings, ref)
+        if chosen.name in self._models and chosen.name not in self._active:
+            raise DeploymentError(
+                f"A model named {chosen.name!r} is served here already, so the agent cannot have its name.",
+                next_step="Serve the model under another name: --model NAME=REF",
+            )
+        agent = self._loaded.get(chosen.id) or self._load(chosen)
+        self._publish(agent)
+        agent.loaded_ms = (time.perf_counter() - started_s) * 1000
+        return agent
+
     def _load(self, chosen: Deployment) -> Agent:
         chosen.verify()
         base = self._sharing(chosen) or self._fresh(chosen)
@@ -348,17 +361,14 @@ class Agents:
     def _publish(self, agent: Agent) -> None:
         """Lets the name mean this version from the next request on, and ends versions that nothing needs."""
         made = agent.deployment
-        clash = self._models.get(made.name)
-        if clash is not None and made.name not in self._active:
-            raise DeploymentError(
-                f"A model named {made.name!r} is served here already, so the agent cannot have its name.",
-                next_step="Serve the model under another name: --model NAME=REF",
-            )
-        self._loaded[made.id] = self._loaded.get(made.id, agent)
+        before = self._active.get(made.name)
+        self._loaded[made.id] = agent
         self._models[made.id] = agent.model
         self._models[made.name] = dataclasses.replace(agent.model, id=made.name, lock=agent.model.lock)
         self._active[made.name] = made.id
-        kept = {made.id, f"{made.name}_v{deployment.previous(self._settings, made.name)}"}
+        if before != made.id:
+            self._before[made.name] = before
+        kept = (made.id, self._before[made.name])
         for agent_id in [one for one, other in self._loaded.items() if other.deployment.name == made.name]:
             if agent_id not in kept:
                 retired = self._loaded.pop(agent_id).model.engine

@@ -97,7 +97,7 @@ class Deployment:
             raise DeploymentError(
                 f"The weights of {self.id} in {self.weights} are not those that were deployed, or are gone.",
                 allowed=f"Their digest is {self.digest[:16]}….",
-                next_step=f"Deploy again: melete agents deploy {self.source or 'RUN'} --as {self.name}",
+                next_step=f"Deploy again: melete agents deploy {self.source or 'RUN'} --name {self.name}",
             )
 
 
