@@ -184,15 +184,30 @@ def test_agent_that_is_built_already_practises_with_the_sessions_model_and_tools
     assert (outcome.success, outcome.tool_calls_ok) == (True, 2)
 
 
-def test_function_that_asks_for_what_practice_has_not_says_what_it_may_ask_for(
-    practice: tuple[Server, Recorder], name: str
-) -> None:
+def test_function_that_asks_for_what_practice_has_not_says_what_it_may_ask_for(name: str) -> None:
     def build(base_url: str, temperature: float) -> Any:
         raise AssertionError
 
-    episode = played(practice, frameworks.load(name).wrap_agent(build), f"{name}_asks")
-    assert episode.status == "failed"
-    assert "asks for temperature" in str(episode.error)
+    with pytest.raises(ConfigError, match=r"asks for temperature.*\nIt may ask for: base_url, api_key"):
+        frameworks.load(name).wrap_agent(build)
+
+
+def test_users_own_agent_is_found_by_module_and_name(
+    practice: tuple[Server, Recorder], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"my_{name}.py").write_text(
+        f"from agents.test_frameworks_adapters import BUILD\nbuild = BUILD[{name!r}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    outcome = played(practice, frameworks.agent(name, f"my_{name}:build"), f"{name}_found").outcome
+    assert outcome is not None
+    assert outcome.success
+
+
+@pytest.mark.parametrize("reference", ["build", "no_such_module:build", "json:build"])
+def test_agent_that_cannot_be_imported_is_a_config_error(reference: str) -> None:
+    with pytest.raises(ConfigError, match=reference.partition(":")[0]):
+        frameworks.agent("openai", reference)
 
 
 def test_tools_of_an_agent_are_extracted_with_schema_and_function(name: str) -> None:

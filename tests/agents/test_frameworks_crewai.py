@@ -18,7 +18,7 @@ TESTS = ("test_frameworks_adapters.py", "test_frameworks_trained.py")
 def test_crewai_passes_the_tests_of_every_adapter_in_its_own_environment() -> None:
     files = [str(ROOT / "tests" / "agents" / name) for name in TESTS]
     done = subprocess.run(
-        [str(PYTHON), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "crewai", *files],
+        [str(PYTHON), "-m", "pytest", "-p", "no:cacheprovider", "-k", "crewai", *files],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -260,10 +260,10 @@ def _policy(lm: LM, version: int, config: Config) -> PolicyRef:
 
 def _setup(config: Config, scenario: Scenario, lm: LM, engine: Engine, run: Run) -> Setup:
     agent = None
-    if config.framework:
+    if config.framework or config.agent:
         from melete.agents import frameworks
 
-        agent = frameworks.load(config.framework).agent()
+        agent = frameworks.agent(config.framework or "openai", config.agent)
     return Setup(
         scenario, Played(lm, engine), agent, temperature=1.0, max_tokens=config.max_tokens,
         workers=config.workers, traces=run.folder / "traces" if run.folder else None, run=run.id,

@@ -7,12 +7,15 @@ libraries is switched off by the adapters: practice talks to its own server and 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from melete import find
-from melete.errors import MissingExtraError, ScenarioError
+from melete.errors import ConfigError, MissingExtraError, ScenarioError
 
 if TYPE_CHECKING:
     from melete.actions.tools import Tool
@@ -92,6 +95,40 @@ def load(name: str) -> Framework:
         if importlib.util.find_spec(library) is None:
             raise MissingExtraError(library, adapter.EXTRA)
     return adapter
+
+
+def agent(name: str, build: str = "") -> Agent:
+    """The agent of a framework that practises.
+
+    Args:
+        name: of the framework.
+        build: `module:name` of a `Build` function or an agent object of the user's own, looked for from the working
+            folder too; empty is the framework's plain agent.
+
+    Raises:
+        UnknownNameError: no adapter has that name.
+        MissingExtraError: the framework is not installed.
+        ConfigError: there is no such function, or it cannot be used.
+    """
+    adapter = load(name)
+    return adapter.wrap_agent(_imported(build)) if build else adapter.default_agent()
+
+
+def _imported(reference: str) -> Any:
+    module, colon, attribute = reference.partition(":")
+    if not (module and colon and attribute):
+        raise ConfigError(
+            f"{reference!r} does not name an agent.", allowed="module:function, such as my_agent:build."
+        )
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{reference} cannot be imported: {error}.",
+            next_step="The module is looked for in the working folder and among the installed packages.",
+        ) from error
 
 
 def environment_for(

@@ -19,11 +19,7 @@ OFFERED = ("base_url", "api_key", "tools", "model", "system_prompt", "session")
 
 
 def build_with(build: Callable[..., Any], session: Session, tools: list[Any]) -> Any:
-    """Calls a user's function with those of our arguments that it names.
-
-    Raises:
-        ConfigError: it is no function, or asks for something that we do not have.
-    """
+    """Calls a user's function with those of our arguments that it names."""
     offered = {
         "base_url": session.base_url,
         "api_key": session.api_key,
@@ -34,10 +30,19 @@ def build_with(build: Callable[..., Any], session: Session, tools: list[Any]) ->
     }
     wanted = inspect.signature(build).parameters
     every = any(p.kind is p.VAR_KEYWORD for p in wanted.values())
+    return build(**{name: value for name, value in offered.items() if every or name in wanted})
+
+
+def check(build: Callable[..., Any]) -> None:
+    """Refuses a function that cannot be called by `build_with`, before anything is played.
+
+    Raises:
+        ConfigError: it asks for something that practice does not have.
+    """
     unknown = [
         name
-        for name, p in wanted.items()
-        if name not in offered and p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        for name, p in inspect.signature(build).parameters.items()
+        if name not in OFFERED and p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
     if unknown:
         name = getattr(build, "__name__", "build")
@@ -45,7 +50,6 @@ def build_with(build: Callable[..., Any], session: Session, tools: list[Any]) ->
             f"{name} asks for {', '.join(unknown)}, which practice does not have.",
             allowed=f"It may ask for: {', '.join(OFFERED)}.",
         )
-    return build(**{name: value for name, value in offered.items() if every or name in wanted})
 
 
 @functools.cache

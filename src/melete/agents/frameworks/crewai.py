@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from melete.agents.frameworks import environment_for
-from melete.agents.frameworks._calling import build_with
+from melete.agents.frameworks._calling import build_with, check
 from melete.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def wrap_agent(agent: Any) -> Agent:
             f"{type(agent).__name__} is no agent of CrewAI.",
             allowed="A crewai.Agent, or a function build(base_url, api_key, tools) that returns one.",
         )
+    check(agent)
     return _practise(lambda session, tools: build_with(agent, session, tools))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from melete.agents.frameworks import environment_for
-from melete.agents.frameworks._calling import build_with, http_client
+from melete.agents.frameworks._calling import build_with, check, http_client
 from melete.errors import ConfigError
 from melete.records import ToolCall
 
@@ -51,6 +51,8 @@ def wrap_agent(agent: Any) -> Agent:
             allowed="A function build(base_url, api_key, tools) that returns a LangChain agent.",
             next_step="Move the lines that make the agent into such a function, and give it to wrap_agent.",
         )
+
+    check(agent)
 
     def play(session: Session) -> None:
         from langsmith import tracing_context

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from melete.actions.tools import Tool
 from melete.agents.frameworks import environment_for
-from melete.agents.frameworks._calling import build_with, http_client
+from melete.agents.frameworks._calling import build_with, check, http_client
 from melete.errors import ConfigError
 from melete.records import ToolCall
 
@@ -110,6 +110,7 @@ def wrap_agent(agent: Any) -> Agent:
             allowed="A function build(base_url, api_key, tools) that returns a function: the person's words in, the "
             "answer out.",
         )
+    check(agent)
     return _practise(lambda session: build_with(agent, session, list(session.tools)))
 
 

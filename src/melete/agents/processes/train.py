@@ -23,6 +23,9 @@ class Config(ProcessConfig):
         "latest", description="Model to start from: a run, a transformers folder or a hub id."
     )
     framework: str = Field("", description="Framework whose agent practises; empty is the model itself.")
+    agent: str = Field(
+        "", description="Your own agent of the framework, module:function; empty is its plain one."
+    )
     hub: str = Field("local", description="What runs the episodes: local, agentlightning, agentlightning03.")
     steps: int = Field(60, ge=1, description="Steps: play, reward, update.")
     minutes: float = Field(0.0, ge=0, description="Practice ends after this time; 0 is no limit.")
