@@ -240,3 +240,8 @@ def test_scenario_without_its_data_says_where_they_come_from(
     absent = Star()
     assert "github.com/RasaHQ/STAR" in (absent.unavailable() or "")
     assert absent.toolset.schemas == ()
+
+
+def test_split_has_no_more_tasks_than_the_data(star: Star) -> None:
+    assert len(star.tasks("unseen", 10_000)) == 2593
+    assert star.tasks("unseen", 2, start=2592) == star.tasks("unseen")[2592:]

@@ -229,3 +229,9 @@ def test_expert_in_a_hurry_forgets_a_call_and_breaks_the_policy_or_the_goal() ->
         outcomes.append(play(policy, shop.create_environment(task)).outcome)
     assert sum(outcome.success for outcome in outcomes) < len(outcomes) / 2
     assert any(outcome.policy_broken for outcome in outcomes)
+
+
+def test_split_has_no_more_tasks_than_the_data() -> None:
+    shop = opened("retail")
+    assert len(shop.tasks("held_out", 1_000)) == 20
+    assert shop.tasks("held_out", 5, start=20) == []

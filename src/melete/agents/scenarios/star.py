@@ -105,6 +105,7 @@ class Star(Scenario):
     def __init__(self) -> None:
         definitions = {} if self.unavailable() else chat_star.definitions(datasets.open(DATASET).path)
         self.definitions = definitions
+        self._whole: dict[str, list[Task]] = {}
         self.toolset = ToolSet([_tool(name, api) for name, api in definitions.items()])
         self.guard = Guard.from_dict(guard_of(definitions), "star")
 
@@ -117,14 +118,16 @@ class Star(Scenario):
         return None
 
     def tasks(self, split: str, count: int | None = None, start: int = 0, seed: int = 0) -> list[Task]:
-        """Moments of a split in a fixed mixed order, again from the first after the last; `seed` changes nothing."""
+        """Moments of a split in a fixed mixed order, as many as there are; `seed` changes nothing."""
         if split not in self.splits:
             raise ConfigError(
                 f"{self.name} has no split {split!r}.", allowed=f"Splits: {', '.join(self.splits)}."
             )
-        moments = self.moments[split]
-        every = range(start, len(moments)) if count is None else range(start, start + count)
-        return [self._task(split, *moments[index % len(moments)]) for index in every]
+        if count is not None:
+            return [self._task(split, *moment) for moment in self.moments[split][start : start + count]]
+        if split not in self._whole:  # kept, since environments that draw a task ask for it at every reset
+            self._whole[split] = [self._task(split, *moment) for moment in self.moments[split]]
+        return self._whole[split][start:]
 
     def world(self, task: Task) -> StarWorld:
         """The moment that the task names."""

@@ -66,15 +66,12 @@ class TauScenario(Scenario):
         return None
 
     def tasks(self, split: str, count: int | None = None, start: int = 0, seed: int = 0) -> list[Task]:
-        """Tasks of a split in the order of the data, again from the first after the last; `seed` changes nothing."""
+        """Tasks of a split in the order of the data, as many as there are; `seed` changes nothing."""
         if split not in self.parts:
             raise ConfigError(
                 f"{self.name} has no split {split!r}.", allowed=f"Splits: {', '.join(self.splits)}."
             )
-        every = self._every(split)
-        if count is None:
-            return list(every[start:])
-        return [every[index % len(every)] for index in range(start, start + count)]
+        return list(_tasks(self, split)[start : None if count is None else start + count])
 
     def world(self, task: Task) -> TauWorld:
         """A world over the shared tables."""
@@ -93,7 +90,7 @@ class TauScenario(Scenario):
     def progress(self, state: State) -> float:
         """Share of the gold changes that were made and of the outputs that were said."""
         goal = state["goal"]
-        steps = goal["changes"] + len(goal["outputs"])
+        steps: int = goal["changes"] + len(goal["outputs"])
         if not steps:
             return 0.0
         done: int = len(state["agreed"]) + len(state["told"])
@@ -161,9 +158,6 @@ class TauScenario(Scenario):
     def _database_is_gold(self, state: State) -> bool:
         tables = data.tables(self.shop, self.tables)
         return bool(journal.digest(tables, state["changed"]) == state["goal"]["digest"])
-
-    def _every(self, split: str) -> tuple[Task, ...]:
-        return _tasks(self, split)
 
     def _task(self, row: data.Row, split: str) -> Task:
         goal: dict[str, Any] = {
