@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args
 from melete.records import ToolCall
 
 UIKind = Literal["click", "double_click", "right_click", "move", "drag", "scroll", "type", "key", "wait"]
+_SORTED = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str)
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 UI_KINDS: tuple[UIKind, ...] = get_args(UIKind)
 
 
@@ -48,7 +50,7 @@ class ToolAction:
     @property
     def key(self) -> str:
         """Name and arguments as text, the same for equal arguments in any order; the id is left out."""
-        return self.name + json.dumps(self.arguments, ensure_ascii=False, sort_keys=True, default=str)
+        return self.name + _SORTED.encode(self.arguments)
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def from_dict(values: dict[str, Any]) -> Action:
 
 def compact_json(value: Any) -> str:
     """JSON in one line without spaces, as models read and write it here."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode(value)
 
 
 def _refuse_constant(name: str) -> Any:
