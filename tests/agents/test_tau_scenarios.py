@@ -235,3 +235,23 @@ def test_split_has_no_more_tasks_than_the_data() -> None:
     shop = opened("retail")
     assert len(shop.tasks("held_out", 1_000)) == 20
     assert shop.tasks("held_out", 5, start=20) == []
+
+
+def test_customer_whose_wish_cannot_be_granted_insists_before_giving_up() -> None:
+    shop = opened("airline")
+    task = next(
+        task for task in shop.tasks("unseen") if not task.goal["changes"] and not task.goal["outputs"]
+    )
+    environment = shop.create_environment(task)
+    environment.reset()
+    answers = [step(environment, Message("I am sorry, this cannot be done."))[0] for _ in range(3)]
+    assert [answer.startswith("I insist.") for answer in answers] == [True, True, False]
+    assert environment.outcome.success
+
+
+def test_customer_does_not_take_news_of_an_email_for_a_question(omar: Environment) -> None:
+    step(omar, Message("Please tell me your zip code."))
+    for action in (FIND_OMAR, OMARS_ORDER, OMARS_RETURN):
+        step(omar, action)
+    step(omar, Message("Done. You will receive an email about how to return the items."))
+    assert omar.outcome.success

@@ -1,8 +1,8 @@
 """What the worlds of both shops share: the journal as state, the scripted customer, and the tools without a database.
 
 The state is `changed` (records that differ, see `journal`), `agreed` (indices of the gold actions that the customer
-has confirmed), `told` (required outputs that the agent has said), `heard` (messages of the agent) and
-`transferred`.
+has confirmed), `told` (required outputs that the agent has said), `heard` (messages of the agent),
+`identified` and `transferred`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from melete.llm.calculator import CalculatorError, evaluate, show
 
 PATIENCE = 20
 """Messages of the agent after which the customer gives up."""
+INSISTS = 3
+"""Messages of the agent after which the customer gives up what cannot be done."""
 
 
 class TauWorld(World):
@@ -41,7 +43,7 @@ class TauWorld(World):
             if action["name"] in self.writes and index not in goal["failing"]
         ]
         self.state = {
-            "changed": journal.changed, "agreed": [], "told": [], "heard": 0, "transferred": False,
+            "changed": journal.changed, "agreed": [], "told": [], "heard": 0, "identified": False, "transferred": False,
         }  # fmt: skip
 
     @abstractmethod
@@ -64,15 +66,18 @@ class TauWorld(World):
         state["told"] = sorted(told.union(state["told"]))
         if state["transferred"] or state["heard"] >= PATIENCE:
             return None
-        if person.ASKS_WHO.search(text):
-            return self.identity()
         waiting = [wish for index, wish in enumerate(self.wanted) if index not in state["agreed"]]
+        asked_again = "?" in text and bool(waiting)
+        if person.ASKS_WHO.search(text) and (asked_again or not state["identified"]):
+            state["identified"] = True
+            return self.identity()
         if waiting:
             yes = "Yes, please. " if person.ASKS_YES.search(text) else ""
             return yes + self.wish(waiting[0])
-        if set(state["told"]) >= set(self.goal["outputs"]):
-            return None
-        return f"That does not answer all of it. {self.opening()}"
+        if not set(state["told"]) >= set(self.goal["outputs"]):
+            return f"That does not answer all of it. {self.opening()}"
+        in_vain = not self.wanted and not self.goal["outputs"]
+        return f"I insist. {self.opening()}" if in_vain and state["heard"] < INSISTS else None
 
     def confirm(self, action: ToolAction) -> bool:
         """Yes to a gold action that was not confirmed before, no to anything else."""
