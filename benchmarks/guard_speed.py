@@ -2,8 +2,8 @@
 
 Judged are whole episodes of a support desk in order: look-ups, a check of identity, refunds, some of them refused,
 clamped or asked for. Each call is timed alone, `judge` and the `record` that follows it, in process CPU time; reading
-the clock is part of the figure. The goal is 50 microseconds. Beside it stands what the tool set adds to a call of a function
-that does nothing: looking it up, checking three arguments against their schema and making the result.
+the clock is part of the figure. The goal is 50 microseconds. Beside it stands what the tool set adds to a call of a
+function that does nothing: looking it up, checking three arguments against their schema and making the result.
 """
 
 from __future__ import annotations
