@@ -99,6 +99,7 @@ class Gathering:
         self._size, self._count, self._ahead = size, count, ahead
         self._max_staleness, self._seed, self._timeout_s, self._run = max_staleness, seed, timeout_s, run
         self._flying: dict[str, Group] = {}
+        self._awaited: dict[str, Group] = {}
         self._policy: PolicyRef | None = None
         self._revived = 0
         self._hub = open_hub()
@@ -127,8 +128,8 @@ class Gathering:
         ):
             try:
                 for episode in self._hub.completed(WAIT_S):
-                    if episode.group in self._flying:
-                        self._flying[episode.group].episodes.append(episode)
+                    if (group := self._awaited.pop(episode.id, None)) is not None:
+                        group.episodes.append(episode)
             except HubError as error:
                 self._revive(error)
         done = done[: self._count]
@@ -149,9 +150,10 @@ class Gathering:
             self._flying[group.name] = group
             group.episodes.clear()
             try:
-                self._hub.submit(
+                ids = self._hub.submit(
                     [group.task] * self._size, group=group.name, seeds=group.seeds, timeout_s=self._timeout_s
                 )
+                self._awaited |= dict.fromkeys(ids, group)
             except HubError as error:
                 self._revive(error)
                 return
@@ -168,6 +170,7 @@ class Gathering:
         with contextlib.suppress(HubError):  # it is dead already
             self._hub.close()
         self._hub = self._open()
+        self._awaited.clear()
         if self._policy is not None:
             self._hub.publish(self._policy)
         self._submit([group for group in self._flying.values() if not group.whole])

@@ -39,7 +39,9 @@ PEERS = {
 """Encodings to compare with, and the files that tiktoken caches for each under the sha1 of its address."""
 
 
-def train_on(dataset: Dataset, vocab_size: int, max_chars: int = MAX_CHARS) -> Tokenizer:
+def train_on(
+    dataset: Dataset, vocab_size: int, max_chars: int = MAX_CHARS, further: Dataset | None = None
+) -> Tokenizer:
     """Learns a tokenizer from a dataset's training text and a share of tool conversations.
 
     Learned from books alone, 4,096 tokens need 348 for a conversation of `toolcalls`; with the share 166, and books
@@ -49,12 +51,16 @@ def train_on(dataset: Dataset, vocab_size: int, max_chars: int = MAX_CHARS) -> T
         dataset: a text dataset.
         vocab_size: size of the vocabulary with its special tokens.
         max_chars: characters read; of one document at most 10,000, so that a few long ones do not decide.
+        further: conversations that get a share of their own, such as the demonstrations of a scenario.
     """
-    return Tokenizer.train(_with_conversations(_excerpts(dataset, max_chars)), vocab_size)
+    texts = _excerpts(dataset, max_chars)
+    for source in (datasets.open("toolcalls"), further):
+        texts = _with_conversations(texts, source) if source else texts
+    return Tokenizer.train(texts, vocab_size)
 
 
-def _with_conversations(texts: Iterator[str]) -> Iterator[str]:
-    conversations = datasets.open("toolcalls").conversations("train")
+def _with_conversations(texts: Iterator[str], source: Dataset) -> Iterator[str]:
+    conversations = source.conversations("train")
     owed = 0.0
     for text in texts:
         yield text

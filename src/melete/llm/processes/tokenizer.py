@@ -20,6 +20,9 @@ class Config(ProcessConfig):
     data: Annotated[str, Input("dataset")] = Field(
         "", description="Dataset, or a folder or file of text; empty is classic books or stdlib."
     )
+    conversations: Annotated[str, Input("dataset")] = Field(
+        "", description="Conversations whose words are learned too, such as a scenario's demonstrations."
+    )
     vocab_size: int = Field(
         4096, ge=264, description="Tokens of the vocabulary, its 8 special ones included."
     )
@@ -39,7 +42,8 @@ def main(config: Config, run: Run) -> None:
     dataset = datasets.open(config.data or datasets.default_text(known), known)
     run.datasets[dataset.manifest.id] = dataset.fingerprint
     with run.timed("training the tokenizer"):
-        tokenizer = tokenizing.train_on(dataset, config.vocab_size, config.max_chars)
+        further = datasets.open(config.conversations, known) if config.conversations else None
+        tokenizer = tokenizing.train_on(dataset, config.vocab_size, config.max_chars, further)
     tokenizing.save_tokenizer(run, tokenizer, dataset)
     run.say(f"{tokenizer.vocab_size:,} tokens, fingerprint {tokenizer.fingerprint[:12]}.")
 
