@@ -17,11 +17,11 @@ from melete.agents.environment import Outcome
 from melete.agents.hub import Episode, PolicyRef, Setup
 from melete.agents.scenario import Task
 from melete.serve.models import ServedModel
+from melete.serve.recording import Recorder
 from melete.serve.server import Server
 
 if TYPE_CHECKING:
     from melete.agents.hubs._relay import Relay
-    from melete.serve.recording import Recorder
 
 MODEL = "policy"
 
@@ -90,7 +90,7 @@ class Playground:
                 order.seed,
                 order.timeout_s,
                 group=order.group,
-                recorder=cast("Recorder", self.relay),
+                recorder=cast(Recorder, self.relay),
             )
         except Exception as error:  # a scenario is its author's: the episode has failed, its siblings go on
             return Episode(
@@ -122,7 +122,9 @@ class Served:
 
     def __init__(self, setup: Setup) -> None:
         self._model = ServedModel(MODEL, setup.model.lm, setup.model.engine)
-        self._server = Server({MODEL: self._model}, dataclasses.replace(settings.load(), token=None))
+        self.recorder = Recorder()
+        open_to_us = dataclasses.replace(settings.load(), token=None)
+        self._server = Server({MODEL: self._model}, open_to_us, recorder=self.recorder)
         self._server.start()
         sampling = {"temperature": setup.temperature, "max_tokens": setup.max_tokens}
         self.policy = PolicyRef(f"{self._server.url}/v1", MODEL, 0, sampling=sampling)

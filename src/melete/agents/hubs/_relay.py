@@ -1,10 +1,11 @@
-"""Stands between agents and a policy server elsewhere: gives each call its seed, and keeps what the model wrote.
+"""Stands between agents and a policy server: says which episode a call belongs to, and keeps what the model wrote.
 
 An agent does not know that it practises, so it sends no seed, and Agent Lightning's gateway passes on neither the key
-nor the path that would tell episodes apart. The relay is the base URL that the agent gets: by the episode's key it adds
-the seed of the turn (the same as `melete.serve.recording` draws by, so that an episode is the same whichever way it is
-played), the temperature and the limit of tokens, asks for token ids and log-probabilities, and records them. It answers
-streamed requests too, in one piece, since the gateway refuses them, and holds calls back while the hub is paused.
+nor the path that would tell episodes apart. The relay is the base URL that the agent gets. By the episode's key it adds
+the seed of the turn, the temperature and the limit of tokens, asks for token ids and log-probabilities, and records
+them. It answers streamed requests too, in one piece, since the gateway refuses them, and holds calls back while the hub
+is paused. If the server is ours, the episode is open at its recorder too and the call carries its key in `user`: an
+episode is then the same, token by token, as without a gateway in between.
 
 It has the interface of `melete.serve.recording.Recorder`. Threads of the standard library's server: one a connection.
 Limits: one choice a call, chat completions only; it listens on loopback.
@@ -24,7 +25,7 @@ from typing import Any
 import httpx
 
 from melete.records import ToolCall, Turn
-from melete.serve.recording import PREFIX, RecordedMove, turn_seed
+from melete.serve.recording import PREFIX, RecordedMove, Recorder, turn_seed
 
 LONGEST_CALL_S = 600.0
 
@@ -49,12 +50,18 @@ class Relay:
         upstream: base URL, ending in `/v1`, at which the model answers an episode of this id.
         api_key: bearer key of the upstream server; it never reaches the agent.
         version: says which version of the policy answers, if the answer does not.
+        recorder: of the policy's server, if it is ours.
     """
 
     def __init__(
-        self, upstream: Callable[[str], str], api_key: str = "", version: Callable[[], int] = lambda: 0
+        self,
+        upstream: Callable[[str], str],
+        api_key: str = "",
+        version: Callable[[], int] = lambda: 0,
+        recorder: Recorder | None = None,
     ) -> None:
         self._upstream = upstream
+        self._recorder = recorder
         self._version = version
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -82,6 +89,8 @@ class Relay:
     ) -> str:
         """Begins an episode and returns its key; see `Recorder.open`."""
         key = f"{PREFIX}{secrets.token_urlsafe(16)}"
+        if self._recorder is not None:
+            key = self._recorder.open(episode_id, seed, temperature, max_tokens, model)
         with self._lock:
             assert episode_id not in self._keys, f"episode {episode_id} is open already"
             self._keys[episode_id] = key
@@ -90,6 +99,8 @@ class Relay:
 
     def close(self, episode_id: str) -> list[RecordedMove]:
         """Ends an episode and returns its completions; its key is refused from now on."""
+        if self._recorder is not None:
+            self._recorder.close(episode_id)
         with self._lock:
             return self._by_key.pop(self._keys.pop(episode_id)).moves
 
@@ -133,7 +144,7 @@ class Relay:
             self._inflight += 1
         move = None
         try:
-            status, answer = self._ask(episode, turn, body)
+            status, answer = self._ask(episode, turn, body | {"user": key})
             move = _move(answer, self._version()) if status == 200 else None
         finally:
             with self._changed:

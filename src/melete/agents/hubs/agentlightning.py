@@ -2,8 +2,8 @@
 
 The server runs from an environment of its own (`open`) or anywhere else (`Hub` with its URL and key). Agents act in
 this process: threads claim rollouts from the server, play them, and report events and states back, so that further
-workers may claim from the same server. A model call goes agent, relay, Agent Lightning's proxy, policy: the relay adds
-the seed that the proxy cannot, the proxy keeps prompt ids, drawn ids, log-probabilities and the policy's version.
+workers may claim from the same server. A model call goes agent, relay, Agent Lightning's proxy, policy: the relay says
+which episode it is, the proxy keeps prompt ids, drawn ids, log-probabilities and the policy's version.
 
     publish    DELETE and POST /api/models         completed  GET /api/rollouts/terminal, GET .../events, DELETE
     submit     POST /api/rollouts, our own ids     pause      POST /proxy/pause, then until nothing is in flight
@@ -87,7 +87,9 @@ class Hub:
         # What ended before this hub came is not its own.
         self._after = self._json("GET", "/api/rollouts/terminal", params={"limit": 1})["total_terminal"]
         self.publish(policy)
-        self._playground = Playground(setup, Relay(self._proxy_of, key, lambda: self._policy.version))
+        recorder = served.recorder if served is not None else None
+        relay = Relay(self._proxy_of, key, lambda: self._policy.version, recorder)
+        self._playground = Playground(setup, relay)
         self._pool = ThreadPoolExecutor(setup.workers, thread_name_prefix="agentlightning")
         threading.Thread(target=self._claim_all, name="agentlightning-claim", daemon=True).start()
 

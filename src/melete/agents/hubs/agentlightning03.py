@@ -56,7 +56,9 @@ class Hub:
         except HubError:
             self._child.close()
             raise
-        relay = Relay(lambda _: self._policy.endpoint, policy.api_key, lambda: self._policy.version)
+        recorder = served.recorder if served is not None else None
+        endpoint, version = lambda _: self._policy.endpoint, lambda: self._policy.version
+        relay = Relay(endpoint, policy.api_key, version, recorder)
         self._playground = Playground(setup, relay)
         self._pool = ThreadPoolExecutor(setup.workers, thread_name_prefix="agentlightning03")
         threading.Thread(target=self._listen, name="agentlightning03-listen", daemon=True).start()
