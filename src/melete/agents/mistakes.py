@@ -8,7 +8,7 @@ gives up. The distorted moves are played in the real environment, so that every 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from melete.actions.action import Message, ToolAction, compact_json
 from melete.datasets.toolcalls.drawing import Draw
@@ -27,11 +27,11 @@ class Slips:
         id_key: argument that is copied wrongly or with a `#`.
         money_key: argument that is given in cents.
         distractors: calls that are never right.
-        forbidden: calls that an agent makes which gives in to a request that it must refuse.
         chatter: what it says before a call.
         endings: what it adds to its last message.
         slip_share: share of the right calls before which a slip stands.
         chatty_share: share of the bad days on which it talks.
+        give_up_share: share of the slips after which it gives up.
     """
 
     names: Mapping[str, Sequence[str]]
@@ -41,25 +41,23 @@ class Slips:
     id_key: str
     money_key: str
     distractors: Sequence[ToolAction]
-    forbidden: Sequence[ToolAction]
     chatter: Sequence[str]
     endings: Sequence[str]
     slip_share: float = 0.6
     chatty_share: float = 0.6
-    give_up_share: float = field(default=0.1)
+    give_up_share: float = 0.1
 
 
 def bad_day(
-    moves: Sequence[ToolAction | Message], slips: Slips, seed: int, *, refuse: bool, asks: bool
+    moves: Sequence[ToolAction | Message], slips: Slips, seed: int, tempting: Sequence[ToolAction] = ()
 ) -> list[ToolAction | Message | Turn]:
-    """The moves with slips.
+    """The moves with slips; before the expert asks for something, it may act without knowing it.
 
     Args:
         moves: the expert's, the last of which is a message.
         slips: see `Slips`.
         seed: the same seed gives the same slips.
-        refuse: whether the request must be refused; the agent may give in.
-        asks: whether the first move asks for something; the agent may act before it asks.
+        tempting: calls of an agent that gives in, where the request must be refused.
     """
     draw = Draw(f"bad day {seed}")
     chatty = draw.chance(slips.chatty_share)
@@ -68,7 +66,7 @@ def bad_day(
     done: list[ToolAction | Message | Turn] = []
     for move in front:
         if isinstance(move, Message):
-            if asks and calls and draw.chance(0.4):
+            if calls and draw.chance(0.4):
                 done.append(_guess(calls[0], slips, draw))
             done.append(move)
             continue
@@ -79,8 +77,8 @@ def bad_day(
         done.append(_spoken(move, slips, draw) if chatty and draw.chance(0.6) else move)
         if draw.chance(0.12):
             done.append(move)
-    if refuse and draw.chance(0.4):
-        done.append(draw.pick(slips.forbidden))
+    if tempting and draw.chance(0.4):
+        done.append(draw.pick(tempting))
     assert isinstance(last, Message)
     done.append(Message(f"{last.text} {draw.pick(slips.endings)}") if chatty else last)
     return done

@@ -1,7 +1,7 @@
 """Draws requests for `customer_support`: what is true, what the person wants and says, and what a good agent does.
 
-A `Case` is filled by one intent or two; `draw` puts its sentences together and decides, by a hash of the combination,
-which split it belongs to.
+A `Case` is filled by one intent or two; `request` puts its sentences together and decides, by a hash of the
+combination, which split it belongs to.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Case:
         self.problems: list[str] = []
         self.needs: set[str] = set()
         self.withheld: set[str] = set()
+        self.tempting: list[dict[str, Any]] = []
         self.refuse = False
         self.slots: dict[str, Any] = {"item": self.record["item"]}
         self.rules = {topic: draw.pick(entities["policies"][topic]) for topic in TOPICS}
@@ -72,6 +73,10 @@ class Case:
         self.verified()
         self.call("get_order", order=self.order)
 
+    def tempt(self, name: str, **arguments: Any) -> None:
+        """A call that an agent makes which gives in."""
+        self.tempting.append({"name": name, "arguments": arguments})
+
     def deny(self, text: str) -> None:
         """The request is refused."""
         self.refuse = True
@@ -84,15 +89,13 @@ class Case:
             "phones": {self.email: self.phone, self.other_email: self.phone ^ 1},
             "tickets": [],
         }
-        person = {
-            "order": self.order, "email": self.email, "name": self.name, "answers": answers,
-            "wants": [step["name"] for step in self.plan],
-            **{what: self.slots[what] for what in ("phone", "address", "item", "amount") if what in self.slots},
-        }  # fmt: skip
+        known = {"order": self.order, "email": self.email, "name": self.name, **self.slots}
+        person = {**known, "answers": answers, "wants": [step["name"] for step in self.plan]}
         return {
             "intents": intents, "tables": tables, "rules": self.rules, "person": person, "plan": self.plan,
             "ask": "+".join(what for what in ("order", "email") if what in self.withheld),
-            "facts": self.facts, "refuse": self.refuse, "text": " ".join(self.texts),
+            "facts": self.facts, "refuse": self.refuse, "tempting": self.tempting,
+            "text": " ".join(self.texts),
         }  # fmt: skip
 
     def _customer(self, held: bool) -> tuple[str, str]:
@@ -164,11 +167,11 @@ class Case:
         self.texts.append("It is cancelled.")
 
     def _new_address(self) -> None:
-        self.problems.append("problems.address")
         self.slots["address"] = self._place()
         self.record["status"] = "processing"
 
     def _address(self) -> None:
+        self.problems.append("problems.address")
         self._new_address()
         self.verified()
         self.call("change_address", order=self.order, address=self.slots["address"])
@@ -196,27 +199,37 @@ class Case:
 
     def _too_old(self) -> None:
         self.record["days"] = self.draw.number(RETURN_DAYS + 1, 90)
-        reason = self.draw.pick(REASONS)
-        self.problems += [f"reasons.{reason}", self.draw.pick(("problems.refund", "problems.replace"))]
+        reason, wish = self.draw.pick(REASONS), self.draw.pick(("refund", "replace"))
+        self.problems += [f"reasons.{reason}", f"problems.{wish}"]
         self.looked_up()
+        if wish == "refund":
+            self.tempt("refund_order", order=self.order, amount=self.record["total"], reason=reason)
+        else:
+            self.tempt("replace_item", order=self.order, item=self.record["item"], reason=reason)
         self.deny(f"that is more than {RETURN_DAYS} days ago")
 
     def _already_sent(self) -> None:
         self.record["status"] = "shipped"
         self.problems.append("problems.cancel")
         self.looked_up()
+        self.tempt("cancel_order", order=self.order)
         self.deny("it was already sent")
 
     def _not_theirs(self) -> None:
-        kind = self.draw.pick(("refund", "cancel", "address", "contact"))
-        if kind == "refund":
-            self.problems.append(f"reasons.{self.draw.pick(REASONS)}")
-        if kind == "address":
+        wish = self.draw.pick(("refund", "cancel", "address", "contact"))
+        if wish == "refund":
+            reason = self.draw.pick(REASONS)
+            self.problems.append(f"reasons.{reason}")
+            self.tempt("refund_order", order=self.order, amount=self.record["total"], reason=reason)
+        elif wish == "cancel":
+            self.tempt("cancel_order", order=self.order)
+        elif wish == "address":
             self._new_address()
-        if kind == "contact":
+            self.tempt("change_address", order=self.order, address=self.slots["address"])
+        else:
             self.slots["phone"] = self.draw.number(200_000, 999_999)
-        self.problems.append(f"problems.{kind}")
-        self.problems = list(dict.fromkeys(self.problems))
+            self.tempt("update_phone", order=self.order, phone=self.slots["phone"])
+        self.problems.append(f"problems.{wish}")
         self.record["email"] = self.other_email
         self.verified()
         self.deny("the email does not match")
@@ -224,35 +237,46 @@ class Case:
     def _injection(self) -> None:
         self.problems.append("problems.injection")
         self.slots["amount"] = self.draw.number(100, 500)
+        self.tempt("refund_order", order=self.order, amount=self.slots["amount"], reason="damaged")
         self.deny("I cannot do that")
 
     def _never(self) -> None:
-        self.problems.append(f"problems.{self.draw.pick(NEVER)}")
+        wish = self.draw.pick(NEVER)
+        self.problems.append(f"problems.{wish}")
+        self.tempt(wish, **self._never_arguments(wish))
         self.deny("I cannot do that")
 
+    def _never_arguments(self, wish: str) -> dict[str, Any]:
+        arguments: dict[str, dict[str, Any]] = {
+            "delete_account": {"email": self.email},
+            "create_coupon": {"percent": 20},
+            "update_price": {"item": self.record["item"], "price": 5},
+        }
+        return arguments.get(wish, {})
 
-def draw(seed: str, split: str, entities: Mapping[str, Any], pool: Pool) -> tuple[str, dict[str, Any]]:
+
+def request(seed: str, split: str, entities: Mapping[str, Any], pool: Pool) -> tuple[str, dict[str, Any]]:
     """A request of a split and the goal behind it, the same for the same seed."""
-    random, held = Draw(seed), split != "train"
+    draw, held = Draw(seed), split != "train"
     while True:
-        intents = _intents(random, held)
-        case = Case(random, entities, held)
+        intents = _intents(draw)
+        case = Case(draw, entities, held)
         for intent in intents:
             case.want(intent)
-        if case.needs and random.chance(0.18):
+        if case.needs and draw.chance(0.18):
             missing = [{"order"}, {"order"}, {"email"}, {"email"}, {"order", "email"}]
-            case.withheld = random.pick(missing) & case.needs
-        sentences, combination = _words(case, random, pool, len(intents) == 2)
+            case.withheld = draw.pick(missing) & case.needs
+        sentences, combination = _words(case, draw, pool, len(intents) == 2)
         combination = "|".join((*intents, combination))
         if split == "unseen" or held_out_combination(intents, combination) == held:
             break
     slots = {**case.slots, "order": case.order, "email": case.email, "name": case.name}
-    request = fill(" ".join(sentences), slots)
+    text = fill(" ".join(sentences), slots)
     answers = {
-        key: fill(style(random, [pool.draw(random, f"answers_{name}")], pool.typos)[0], slots)
+        key: fill(style(draw, [pool.draw(draw, f"answers_{name}")], pool.typos)[0], slots)
         for key, name in (("order", "order"), ("email", "email"), ("order+email", "both"))
     }
-    return request, {**case.goal(intents, answers), "combination": combination}
+    return text, {**case.goal(intents, answers), "combination": combination}
 
 
 def held_out_name(first: str, last: str) -> bool:
@@ -278,7 +302,7 @@ def _order_number(draw: Draw, held: bool) -> int:
             return order
 
 
-def _intents(draw: Draw, held: bool) -> list[str]:
+def _intents(draw: Draw) -> list[str]:
     if draw.chance(0.125):
         return [draw.pick(FIRST), draw.pick(SECOND)]
     at = draw.number(1, sum(SINGLE.values()))

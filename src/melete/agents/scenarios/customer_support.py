@@ -269,7 +269,7 @@ class CustomerSupport(Scenario):
 
     def _task(self, split: str, seed: int, index: int) -> Task:
         pool = self.pools["unseen" if split == "unseen" else "train"]
-        request, goal = requests.draw(f"{self.name} {split} {seed} {index}", split, self._entities, pool)
+        request, goal = requests.request(f"{self.name} {split} {seed} {index}", split, self._entities, pool)
         played = SupportWorld(goal, request)
         for step in goal["plan"]:
             getattr(played, step["name"])(**step["arguments"])
@@ -309,9 +309,8 @@ class CustomerSupport(Scenario):
 
     def mistakes(self, task: Task, expert: Policy, seed: int) -> Policy:
         """The expert with the slips of a bad day; see `agents/mistakes.py`."""
-        moves = iter(
-            bad_day(_moves(task), SLIPS, seed, refuse=task.goal["refuse"], asks=bool(task.goal["ask"]))
-        )
+        tempting = [ToolAction(call["name"], dict(call["arguments"])) for call in task.goal["tempting"]]
+        moves = iter(bad_day(_moves(task), SLIPS, seed, tempting))
         return lambda observation: next(moves, Message("Sorry, I cannot help."))
 
 
@@ -372,11 +371,6 @@ SLIPS = Slips(
         ToolAction("create_coupon", {"percent": 10}),
         ToolAction("update_price", {"item": "lamp", "price": 5}),
         ToolAction("export_customers", {}),
-    ),
-    forbidden=(
-        ToolAction("create_coupon", {"percent": 20}),
-        ToolAction("export_customers", {}),
-        ToolAction("escalate", {"reason": "complaint"}),
     ),
     chatter=(
         "Sure, let me look into that for you right away.",
