@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from melete.actions.action import Message, ToolAction
 from melete.agents import scenario
 from melete.agents.environment import Environment
-from melete.agents.scenario import Task, play
+from melete.agents.scenario import Malformed, Task, play
 from melete.agents.scenarios.star import UNSEEN_TASKS, Star, guard_of, same_share
 from melete.errors import ConfigError
 
@@ -148,7 +148,7 @@ def test_call_with_other_arguments_fails_and_earns_a_part(star: Star) -> None:
     assert not environment.outcome.success
 
 
-def test_only_the_first_move_counts(star: Star) -> None:
+def test_second_call_is_too_late_and_spoils_the_first(star: Star) -> None:
     task = call_with(star, 1)
     gold = ToolAction(task.goal["call"]["name"], task.goal["call"]["arguments"])
     environment = start(star, task)
@@ -156,7 +156,16 @@ def test_only_the_first_move_counts(star: Star) -> None:
     observation, _, _, truncated, _ = environment.step(gold)
     assert "the moment has passed" in observation
     assert truncated
-    assert environment.outcome.success
+    assert not environment.outcome.success
+
+
+def test_right_call_after_one_that_could_not_be_read_is_not_right(star: Star) -> None:
+    task = call_with(star, 1)
+    environment = start(star, task)
+    environment.step(Malformed("{"))
+    environment.step(ToolAction(task.goal["call"]["name"], task.goal["call"]["arguments"]))
+    assert environment.over
+    assert not environment.outcome.success
 
 
 def test_message_is_right_where_the_human_agent_spoke_and_a_call_is_not(star: Star) -> None:

@@ -2,7 +2,7 @@
 
 A task is one moment of a dialogue between two people. Its request is everything said and done before, as text; the
 agent makes one move, and after a call it may say what follows from it, which ends the episode. Right is the human
-agent's call with the same arguments, or any message where that agent spoke; only the first move counts. A right
+agent's call with the same arguments, or any message where that agent spoke; a second call spoils it. A right
 call returns what the API returned then, any other call fails: there is no world behind it. Every call is a task,
 and of each dialogue one moment at which the agent spoke, so that calling always is not right either.
 
@@ -135,8 +135,8 @@ class Star(Scenario):
 
     def success_criteria(self) -> list[Criterion]:
         """The one thing that is asked."""
-        what = "The call is the human agent's with the same arguments, or a message where they spoke."
-        return [Criterion("match", what, lambda state: state["share"] == 1.0)]
+        what = "The one call is the human agent's with the same arguments, or a message where they spoke."
+        return [Criterion("match", what, _matches)]
 
     def progress(self, state: State) -> float:
         """How much of the call was right."""
@@ -194,6 +194,11 @@ class Star(Scenario):
 
 
 SCENARIO = Star
+
+
+def _matches(state: State) -> bool:
+    episode = state["episode"]
+    return bool(state["share"] == 1.0 and episode["calls"] == episode["calls_ok"])
 
 
 def _moves(moves: list[ToolAction | Message]) -> Policy:
