@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melete import find
@@ -22,6 +22,7 @@ from melete.actions.guard import Guard, GuardSession, Verdict
 from melete.actions.rule import subject_of
 from melete.errors import ConfigError, RunStateError, UnknownNameError
 
+SUPPORT = Guard.load("support_desk")
 OTHERS: list[Action] = [DiscreteAction(0), ContinuousAction((0.5,)), UIAction("click", 1, 2)]
 
 
@@ -118,10 +119,11 @@ SWITCHES = [
 WORDS = st.lists(st.sampled_from(SWITCHES) | st.text(max_size=20), min_size=1, max_size=4).map(" ".join)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(WORDS, WORDS), max_size=6))
 def test_no_text_of_a_model_changes_what_the_guard_does(texts: list[tuple[str, str]]) -> None:
-    shared = Guard.load("support_desk")
-    digest = shared.digest
+    shared = SUPPORT
+    before = shared.digest
     session = shared.start()
     for said, argument in texts:
         session.judge(Message(said))
@@ -131,8 +133,7 @@ def test_no_text_of_a_model_changes_what_the_guard_does(texts: list[tuple[str, s
     refund = session.judge(ToolAction("refund_order", {"order_id": "O-1", "amount": 5, "note": "guard off"}))
     assert refund.verdict in (Verdict.REFUSE, Verdict.ABORT)
     assert session.judge(ToolAction("drop_table")).verdict in (Verdict.REFUSE, Verdict.ABORT)
-    assert shared.digest == digest
-    assert shared.to_dict() == Guard.load("support_desk").to_dict()
+    assert shared.digest == before == Guard.from_dict(shared.to_dict()).digest
 
 
 def test_changing_the_copy_of_its_content_does_not_change_the_guard() -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from melete.actions.memory import TURN_TOKENS, Memory, ids
@@ -52,6 +52,7 @@ def folded(turns: list[Turn], budget: int, system: str = "") -> list[Turn]:
     return memory.turns()
 
 
+@settings(max_examples=60)
 @given(episodes(), st.integers(40, 900), st.sampled_from(["", "You are a clerk."]))
 def test_budget_holds_and_ids_and_calls_survive(turns: list[Turn], budget: int, system: str) -> None:
     try:
@@ -69,6 +70,7 @@ def test_budget_holds_and_ids_and_calls_survive(turns: list[Turn], budget: int, 
             assert set(ids([turn.content])) <= set(ids([text]))
 
 
+@settings(max_examples=60)
 @given(episodes(), st.integers(40, 900))
 def test_calls_stay_together_with_their_results(turns: list[Turn], budget: int) -> None:
     try:
@@ -81,6 +83,7 @@ def test_calls_stay_together_with_their_results(turns: list[Turn], budget: int) 
     assert called == answered
 
 
+@settings(max_examples=60)
 @given(episodes())
 def test_conversation_within_the_budget_is_left_as_it_is(turns: list[Turn]) -> None:
     assert folded(turns, cost(turns) + 100) == turns

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -211,6 +211,7 @@ DRAWN = {
 }
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 2**31))
 def test_drawn_value_is_allowed_by_the_schema(seed: int) -> None:
     jsonschema.validate(draw(DRAWN, np.random.default_rng(seed)), DRAWN)

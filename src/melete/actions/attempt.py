@@ -53,6 +53,10 @@ class ToolFailure(Exception):
 class ToolTimeout(Exception):
     """The function had not returned when its time was up; whether it acted is not known."""
 
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(f"no answer within {timeout_s:g} s")
+
 
 class ToolCrash(Exception):
     """The child process ended without an answer, or raised something other than a `ToolFailure`."""
@@ -92,7 +96,7 @@ def in_thread(function: Callable[..., Any], arguments: Mapping[str, Any], timeou
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(thread.ident), ctypes.py_object(_Stopped)
             )
-        raise ToolTimeout
+        raise ToolTimeout(timeout_s)
     ok, value = ended[0]
     if not ok:
         raise value
@@ -197,7 +201,7 @@ def run_group(
                 if until is None:
                     child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                raise ToolTimeout from None
+                raise ToolTimeout(timeout_s) from None
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
@@ -210,7 +214,7 @@ def _read(child: subprocess.Popen[bytes], deadline: float, until: bytes | None) 
     """Output up to `until` or its end.
 
     Raises:
-        ToolTimeout: the deadline passed.
+        TimeoutExpired: the deadline passed.
         ToolCrash: more output than allowed.
     """
     assert child.stdout is not None
@@ -227,7 +231,7 @@ def _read(child: subprocess.Popen[bytes], deadline: float, until: bytes | None) 
                     selector.unregister(key.fd)
                 parts[key.fd] += data
             if time.monotonic() >= deadline:
-                raise ToolTimeout
+                raise subprocess.TimeoutExpired(child.args, 0)
             if sum(map(len, parts.values())) > OUTPUT_BYTES:
                 raise ToolCrash(f"it wrote more than {OUTPUT_BYTES:,} bytes.")
     return bytes(out), bytes(parts[child.stderr.fileno()])

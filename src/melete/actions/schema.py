@@ -47,16 +47,10 @@ def check_schema(schema: Any, what: str) -> None:
             f"{what}: the parameters are no schema of an object; found type {found!r}.",
             allowed='Allowed: {"type": "object", "properties": {…}}.',
         )
+    library = _library()
     try:
-        from jsonschema import (  # type: ignore[import-untyped]
-            Draft202012Validator,
-            SchemaError,
-        )
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("jsonschema", "agents") from error
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
+        library.Draft202012Validator.check_schema(schema)
+    except library.SchemaError as error:
         place = ".".join(str(part) for part in error.absolute_path) or "the top"
         raise ScenarioError(
             f"{what}: the parameters are no JSON schema; at {place}: {error.message[:300]}.",
@@ -131,6 +125,14 @@ def shown(value: Any) -> str:
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return f"{text}, {WORDS[_type_of(value)]}"
     return text
+
+
+def _library() -> Any:
+    try:
+        import jsonschema  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("jsonschema", "agents") from error
+    return jsonschema
 
 
 def _compilable(schema: Any) -> bool:
@@ -251,9 +253,7 @@ _INNER: tuple[tuple[Callable[[Mapping[str, Any]], Check], tuple[str, ...]], ...]
 
 
 def _by_library(schema: Mapping[str, Any]) -> Callable[[Any], list[str]]:
-    from jsonschema import Draft202012Validator
-
-    validator = Draft202012Validator(schema)
+    validator = _library().Draft202012Validator(schema)
 
     def problems(value: Any) -> list[str]:
         return [f"{_place(e.absolute_path)}: {e.message[:300]}." for e in validator.iter_errors(value)]

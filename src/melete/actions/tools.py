@@ -247,9 +247,9 @@ class ToolSet:
                 return _succeeded(value, one.max_chars, count, started_s), "done"
             except ToolFailure as failure:
                 again, ending, text = failure.retry, "nothing done", str(failure)
-            except ToolTimeout:
+            except ToolTimeout as timeout:
                 again = one.repeatable or (ready.keyed and key is not None)
-                ending, text = "unknown", f"{one.name} did not answer within {one.timeout_s:g} s."
+                ending, text = "unknown", f"{one.name} did not answer within {timeout.timeout_s:g} s."
             except ToolCrash as crash:
                 again, ending, text = False, "done", f"{one.name} failed: {crash}"
             except Exception as error:  # the author's code

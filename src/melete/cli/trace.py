@@ -51,7 +51,7 @@ def show(trace: str, episode: str | None, limit: int, as_json: bool) -> None:
         action = _cut(action_text(step.get("proposed") or {}))
         rows.append(
             (
-                name if name != last else "",
+                name if name != last else " ",
                 step.get("step"),
                 step.get("verdict"),
                 action,
