@@ -28,7 +28,7 @@ def some(split: str, count: int) -> list[Task]:
 
 def first(intent: str, split: str = "train", **goal: Any) -> Task:
     """The first task with this one intent that asks for nothing."""
-    found = (task for task in some(split, 2_000) if task.goal["intents"] == [intent] and not task.goal["ask"])
+    found = (task for task in some(split, 4_000) if task.goal["intents"] == [intent] and not task.goal["ask"])
     return next(task for task in found if all(task.goal[key] == value for key, value in goal.items()))
 
 
@@ -44,13 +44,15 @@ def pairs_of_names(tasks: list[Task]) -> set[str]:
 
 @pytest.mark.parametrize("split", DESK.splits)
 def test_expert_solves_every_task_without_a_failed_call(split: str) -> None:
-    outcomes = [play(DESK.expert(task), DESK.create_environment(task)).outcome for task in some(split, 250)]
+    outcomes = [
+        play(DESK.expert(task), DESK.create_environment(task)).outcome for task in some(split, 4_000)[:250]
+    ]
     assert all(outcome.success for outcome in outcomes)
     assert all(outcome.tool_calls_ok == outcome.tool_calls for outcome in outcomes)
 
 
 def test_every_intent_and_every_kind_of_missing_information_is_drawn() -> None:
-    tasks = some("held_out", 1_500)
+    tasks = some("held_out", 4_000)
     assert {intent for task in tasks for intent in task.goal["intents"]} >= {
         *requests.SINGLE,
         *requests.SECOND,
@@ -64,17 +66,22 @@ def test_every_intent_has_thousands_of_phrasings() -> None:
     for name in pool.names:
         if name.startswith("problems."):
             assert pool.count(name) * frame > 100_000, name
-    told = [task.goal["combination"] for task in some("train", 3_000) if task.goal["intents"] == ["refund"]]
+    told = [task.goal["combination"] for task in some("train", 4_000) if task.goal["intents"] == ["refund"]]
     assert len(set(told)) > 0.98 * len(told)
 
 
 def test_held_out_shares_no_combination_name_or_order_with_training() -> None:
-    train, held = some("train", 4_000), some("held_out", 2_000)
+    train, held = some("train", 4_000), some("held_out", 4_000)
     assert not {t.goal["combination"] for t in train} & {t.goal["combination"] for t in held}
     assert not pairs_of_names(train) & pairs_of_names(held)
     assert not {t.goal["person"]["order"] for t in train} & {t.goal["person"]["order"] for t in held}
     assert not {t.goal["person"]["email"] for t in train} & {t.goal["person"]["email"] for t in held}
     assert not {t.request for t in train} & {t.request for t in held}
+
+
+def test_every_world_has_two_orders_of_two_customers() -> None:
+    tables = [task.goal["tables"] for task in (*some("held_out", 4_000), *some("train", 4_000))]
+    assert all(len(table["orders"]) == len(table["phones"]) == 2 for table in tables)
 
 
 def test_some_pairs_of_goals_are_only_in_held_out() -> None:
@@ -92,7 +99,7 @@ def test_unseen_shares_no_sentence_that_opens_or_tells_a_problem_with_training()
 
 
 def test_unseen_shares_no_name_or_order_with_training() -> None:
-    train, unseen = some("train", 3_000), some("unseen", 1_500)
+    train, unseen = some("train", 4_000), some("unseen", 4_000)
     assert not pairs_of_names(train) & pairs_of_names(unseen)
     assert not {t.goal["person"]["order"] for t in train} & {t.goal["person"]["order"] for t in unseen}
 
@@ -255,7 +262,7 @@ def test_right_calls_with_a_lost_ending_are_worth_something_but_less_than_half()
 def test_bad_days_fail_often_and_every_intent_succeeds_sometimes() -> None:
     calls = succeeded = 0
     solved: dict[str, list[bool]] = defaultdict(list)
-    for index, task in enumerate(some("train", 900)):
+    for index, task in enumerate(some("train", 4_000)[:900]):
         outcome = play(DESK.mistakes(task, DESK.expert(task), index), DESK.create_environment(task)).outcome
         calls, succeeded = calls + outcome.tool_calls, succeeded + outcome.tool_calls_ok
         solved[task.goal["intents"][0]].append(outcome.success)
