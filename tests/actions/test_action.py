@@ -55,7 +55,13 @@ def test_call_of_a_model_and_back_keeps_the_arguments(arguments: dict[str, objec
     assert ToolAction.from_call(action.to_call()) == action
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", "nothing", '{"a": NaN}', '"x"', "[" * 100_000])
+BAD = [
+    "[1]", "{", "nothing", '{"a": NaN}', '"x"', "[" * 100_000, '{"a": 1e999}', '{"a": ' + "9" * 400 + "}",
+    '{"a": "\\ud800"}', '{"a": ' + "[" * 90 + "]" * 90 + "}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD, ids=lambda text: text[:12])
 def test_call_without_a_json_object_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match="arguments of look are"):
         ToolAction.from_call(ToolCall("1", "look", text))
@@ -72,3 +78,9 @@ def test_key_is_equal_for_equal_arguments_in_any_order_and_any_id() -> None:
 def test_unknown_action_is_a_value_error(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="action"):
         from_dict(values)
+
+
+def test_half_a_character_written_as_a_pair_is_whole() -> None:
+    assert ToolAction.from_call(ToolCall("1", "say", '{"a": "\\ud83d\\ude00"}')).arguments == {
+        "a": "\U0001f600"
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -141,6 +142,13 @@ def test_result_of_five_megabytes_is_cut_and_says_so() -> None:
 
 def test_coroutine_is_run_to_its_end() -> None:
     assert call("later").content == "done"
+
+
+def test_coroutine_is_run_where_a_loop_is_running_already() -> None:
+    async def inside() -> Any:
+        return call("later")
+
+    assert asyncio.run(inside()).content == "done"
 
 
 def test_tool_that_loops_for_ever_times_out_and_its_loop_is_ended() -> None:

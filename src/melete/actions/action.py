@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from melete.records import ToolCall
 
+MAX_DEPTH = 64
+"""Deepest nesting of arguments; everything that walks through them can then do so by recursion."""
+MAX_DIGITS = 100
+"""Longest whole number, which stays within what a float holds."""
 UIKind = Literal["click", "double_click", "right_click", "move", "drag", "scroll", "type", "key", "wait"]
 _SORTED = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str)
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -33,14 +38,22 @@ class ToolAction:
         """The action that a model's call asks for.
 
         Raises:
-            ValueError: the arguments are not the text of one JSON object.
+            ValueError: the arguments are not the text of one JSON object, or one that other programs could not read:
+                nested deeper than `MAX_DEPTH`, a number out of range, half a Unicode character.
         """
         try:
-            arguments = json.loads(call.arguments or "{}", parse_constant=_refuse_constant)
+            arguments = _DECODER.decode(call.arguments or "{}")
+            if "\\u" in call.arguments:
+                compact_json(arguments).encode()
         except (ValueError, RecursionError) as error:
             raise ValueError(f"arguments of {call.name} are not JSON: {error}") from error
         if not isinstance(arguments, dict):
             raise ValueError(f"arguments of {call.name} are {type(arguments).__name__}, not a JSON object")
+        if (
+            call.arguments.count("[") + call.arguments.count("{") > MAX_DEPTH
+            and _depth(arguments) > MAX_DEPTH
+        ):
+            raise ValueError(f"arguments of {call.name} are nested deeper than {MAX_DEPTH}")
         return cls(call.name, arguments, call.id)
 
     def to_call(self, default_id: str = "call_0") -> ToolCall:
@@ -140,3 +153,31 @@ def compact_json(value: Any) -> str:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON value")
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits; allowed: {MAX_DIGITS}")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:20]} is out of range")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """How deep a value is nested, found without recursion."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inside = [
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))
+        ]
+        level = [item for items in inside for item in items]
+    return depth
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_whole, parse_float=_finite)

@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,16 @@ class _Stopped(BaseException):
 
 
 def inline(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Calls the function here; a coroutine is run to its end."""
+    """Calls the function here; a coroutine is run to its end, in a loop of its own."""
     value = function(**arguments)
-    return asyncio.run(value) if inspect.iscoroutine(value) else value
+    if not inspect.iscoroutine(value):
+        return value
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(value)
+    with ThreadPoolExecutor(1) as pool:  # this thread's loop is the caller's, who waits
+        return pool.submit(asyncio.run, value).result()
 
 
 def in_thread(function: Callable[..., Any], arguments: Mapping[str, Any], timeout_s: float) -> Any:

@@ -97,7 +97,7 @@ class Ledger:
             entry.result = result
             if self._file and result is not None:
                 row = {"key": key, "call": entry.call, "result": asdict(result)}
-                self._file.append(json.dumps(row, ensure_ascii=False, default=str))
+                self._file.append(json_line(row))
         entry.ended.set()
 
     def free(self, key: str) -> None:
@@ -106,7 +106,7 @@ class Ledger:
             entry = self._entries.pop(key)
             entry.freed = True
             if self._file:
-                self._file.append(json.dumps({"key": key, "free": True}))
+                self._file.append(json_line({"key": key, "free": True}))
         entry.ended.set()
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Ledger:
 
     def _take(self, key: str, call: str) -> None:
         if self._file:
-            self._file.append(json.dumps({"key": key, "call": call}, ensure_ascii=False))
+            self._file.append(json_line({"key": key, "call": call}))
         elif len(self._entries) >= KEPT:
             self._entries.popitem(last=False)
         self._entries[key] = _Entry(call)
@@ -132,6 +132,16 @@ class Ledger:
         entry.ended.set()
         if isinstance(row.get("result"), dict):
             entry.result = ToolResult(**row["result"])
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """One line of JSON that can always be written: other values become text, half characters are escaped."""
+    line = json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=str)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row, separators=(",", ":"), default=str)
+    return line
 
 
 def _refused(text: str) -> ToolResult:

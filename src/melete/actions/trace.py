@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from melete.actions.action import Action, from_dict, to_dict
 from melete.actions.guard import Guard, GuardSession, Verdict
-from melete.actions.ledger import ToolResult
+from melete.actions.ledger import ToolResult, json_line
 from melete.actions.redact import redact
 from melete.errors import ConfigError
 from melete.runs.lines import LineFile
@@ -59,7 +59,7 @@ class TraceWriter:
         given = {**self._always, **fields}
         ordered = {name: given.pop(name) for name in KEYS if name in given}
         row = {name: redact(_plain(value)) for name, value in {**ordered, **given}.items()}
-        self._file.append(json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=str))
+        self._file.append(json_line(row))
 
     def close(self) -> None:
         """Closes the file."""

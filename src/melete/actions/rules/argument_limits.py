@@ -2,8 +2,9 @@
 
 Fails closed: a limited argument of another type than its limits speak of is refused, so `"900"` does not slip past a
 `max`. A limit on a list holds for each of its elements; `min` and `max` may then be lists too, one per element. With
-`otherwise: clamp` a number is moved to the nearest one allowed and a text is cut, and the policy is told so; what has
-no nearest value is refused. An argument that is not given is not limited: that is what the tool's schema is for.
+`filters: true` an object of comparisons such as `{"at_most": 9}` is limited by its values. With `otherwise: clamp` a
+number is moved to the nearest one allowed and a text is cut, and the policy is told so; what has no nearest value is
+refused. An argument that is not given is not limited: that is what the tool's schema is for.
 """
 
 from __future__ import annotations
