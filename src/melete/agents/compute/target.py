@@ -101,9 +101,9 @@ class Target:
             TrainingFailedError: the job failed there; what it had saved was brought back.
         """
         assert self.cloud is not None, f"{self.name} runs here, on {self.device}"
-        from melete.agents.compute import renting
+        from melete.agents.compute.renting import launch
 
-        renting.launch(self.cloud, process, values, run=run, confirm=confirm, dry_run=dry_run, say=say)
+        launch(self.cloud, process, values, run=run, confirm=confirm, dry_run=dry_run, say=say)
 
 
 def asked(yes: bool = False) -> Confirm:
