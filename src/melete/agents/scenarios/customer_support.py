@@ -28,7 +28,7 @@ from melete.actions.guard import Guard
 from melete.actions.tools import ToolFailure, ToolSet, tool
 from melete.agents.mistakes import Slips, bad_day
 from melete.agents.phrases import Pool
-from melete.agents.scenario import Criterion, Policy, Scenario, State, Task, World, copy_state
+from melete.agents.scenario import Criterion, Policy, Prices, Scenario, State, Task, World, copy_state
 from melete.agents.scenarios import _support_requests as requests
 from melete.agents.scenarios._support_requests import RETURN_DAYS, Concern, Reason, Topic
 from melete.errors import ConfigError
@@ -234,6 +234,8 @@ class CustomerSupport(Scenario):
     version = "1"
     description = "A shop's support desk: verify, look up, refund, cancel, replace, answer, or say no."
     max_steps = 12
+    # Dearer than elsewhere: an agent that tries until it works, or asks for what it was told, does not serve a customer.
+    prices = Prices(failed=0.15, message=0.04)
     system_prompt = (
         "You are a shop's support agent. Verify before you change anything. Ask for what is missing."
     )
