@@ -234,7 +234,7 @@ class CustomerSupport(Scenario):
     version = "1"
     description = "A shop's support desk: verify, look up, refund, cancel, replace, answer, or say no."
     max_steps = 12
-    # Dearer than elsewhere: an agent that tries until it works, or asks for what it was told, does not serve a customer.
+    # Dearer than elsewhere: trying until it works, or asking for what was said already, serves no customer.
     prices = Prices(failed=0.15, message=0.04)
     system_prompt = (
         "You are a shop's support agent. Verify before you change anything. Ask for what is missing."
