@@ -89,7 +89,7 @@ def test_run_that_fails_is_a_training_failure_with_its_message(desk_home: Settin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["", "openai", "langchain"])
+@pytest.mark.parametrize("framework", ["langchain"])
 def test_practice_is_started_measured_and_deployed(
     framework: str, desk_home: Settings, tmp_path: Path
 ) -> None:
