@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,3 +119,11 @@ def test_rewards_sum_to_the_value_of_the_last_state_and_stay_in_range(
             break
     assert total == pytest.approx(loaded.value(environment.state()))
     assert -1 <= total <= 1
+
+
+def test_example_of_the_documentation_runs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "scenarios" / "README.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    names: dict[str, object] = {}
+    exec(compile(code, str(page), "exec"), names)
+    assert "Outcome" in repr(names["environment"].outcome)  # type: ignore[attr-defined]
