@@ -16,7 +16,12 @@ from tiny import own_checkpoint
 from melete import datasets
 from melete.errors import ConfigError, UnknownNameError
 from melete.jobs.execute import Options, execute, resume
+from melete.llm import finetune
 from melete.llm import lm as lms
+from melete.llm.distributed import SINGLE
+from melete.llm.learner import OwnLearner
+from melete.llm.packing import open_mixture, row
+from melete.llm.sft import accumulate, accumulate_apart
 from melete.records import Conversation, RunRecord, RunState, Turn
 from melete.runs import checkpoints
 from melete.settings import Settings, load
@@ -126,6 +131,32 @@ def test_sft_stopped_and_resumed_gives_the_weights_of_an_unbroken_run(
     a, b = (checkpoints.load(latest(settings, r), "model") for r in (whole, resumed))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_sft_of_conversations_apart_learns_and_goes_on_where_it_was_stopped(
+    settings: Settings, base: Path, calls: Path
+) -> None:
+    values = {"steps": 6, "apart": 4, "save_every": 3}
+    whole = sft(settings, base, calls, **values)
+    part = sft(settings, base, calls, limit=3, **values)
+    path = settings.runs / part.id / "run.json"
+    path.write_text(path.read_text().replace('"succeeded"', '"lost"'))
+    resumed = resume(settings.runs / part.id, Options(settings=settings, limit_batches=100))
+    assert losses(settings, whole) == losses(settings, resumed)
+    assert losses(settings, whole)[-1] < losses(settings, whole)[0]
+
+
+def test_sft_of_one_conversation_apart_has_the_loss_of_a_row_that_holds_it_alone(
+    base: Path, calls: Path
+) -> None:
+    lm = lms.load_checkpoint(base, torch.device("cpu"), torch.float32)
+    learner = OwnLearner(lm, finetune.own_rates(lm, 1.0))
+    (source,) = open_mixture(str(calls), "train", lm.chat, 129, load())
+    pieces = [piece for i in range(5) for piece in source.pieces(i)]
+    packed = [row([piece], 128) for piece in pieces]
+    assert accumulate_apart(learner, pieces, SINGLE)[0] == pytest.approx(
+        accumulate(learner, packed, SINGLE)[0], rel=0.01
+    )
 
 
 def test_sft_result_is_loaded_as_a_model_of_its_own(settings: Settings, base: Path, calls: Path) -> None:

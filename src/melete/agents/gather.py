@@ -149,6 +149,7 @@ class Gathering:
         for group in groups:
             self._flying[group.name] = group
             group.episodes.clear()
+        for group in groups:
             try:
                 ids = self._hub.submit(
                     [group.task] * self._size, group=group.name, seeds=group.seeds, timeout_s=self._timeout_s

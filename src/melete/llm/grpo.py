@@ -29,6 +29,8 @@ CLIP_LOW, CLIP_HIGH = 0.2, 0.28
 """Bounds of the ratio, 1 - low and 1 + high, as in DAPO."""
 MICRO_TOKENS = {"cpu": 8192, "cuda": 65536}
 """Tokens of one forward pass, padding included."""
+MOST_PADDING = 384
+"""Padding of a forward pass, in tokens, beyond which one pass more is cheaper."""
 WORTH_SHARING = 16
 """Tokens of a common beginning below which a pass of its own does not pay."""
 Losses = Callable[[Tensor, Tensor], Tensor]
@@ -120,12 +122,19 @@ def micro_batches(rows: Sequence[Weighted], device: torch.device, share: bool = 
     prefix = rows[0][0].tokens[:shared]
     most = MICRO_TOKENS.get(device.type, 8192)
     batches: list[list[Weighted]] = []
+    padding = 0
     for entry in sorted(rows, key=lambda entry: -len(entry[0])):
         # Sorted from the longest: the first of a batch sets its width.
-        if batches and (len(batches[-1]) + 1) * (len(batches[-1][0][0]) - 1 - shared) <= most:
+        padding += len(batches[-1][0][0]) - len(entry[0]) if batches else 0
+        if (
+            batches
+            and padding <= MOST_PADDING
+            and (len(batches[-1]) + 1) * (len(batches[-1][0][0]) - 1 - shared) <= most
+        ):
             batches[-1].append(entry)
         else:
             batches.append([entry])
+            padding = 0
     return [_batch(batch, prefix, device) for batch in batches]
 
 

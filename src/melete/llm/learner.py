@@ -51,8 +51,11 @@ class Learner(Protocol):
 
     lm: LM
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Sum of the cross-entropies of targets (B, T), -1 = none, given tokens (B, T); a scalar."""
+    def loss(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
+        """Sum of the cross-entropies of targets (B, T), -1 = none, given tokens (B, T); a scalar.
+
+        `prefix` (P,) stands before every row (our own model only).
+        """
         ...
 
     def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
@@ -95,9 +98,9 @@ class OwnLearner:
         self.optimizer = build_optimizer(self.model, rates, world)
         self.optimizer.load_master_weights(masters)
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
         """See `Learner.loss`."""
-        total: Tensor = self.model(tokens, targets, reduction="sum")
+        total: Tensor = self.model(tokens, targets, reduction="sum", prefix=prefix)
         return total
 
     def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
@@ -150,9 +153,9 @@ class TransformersLearner:
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
         """See `Learner.loss`."""
-        return self.token_losses(tokens, targets).sum()
+        return self.token_losses(tokens, targets, prefix).sum()
 
     def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
         """See `Learner.token_losses`."""

@@ -274,6 +274,12 @@ class Rows:
             space -= len(chosen[-1])
         return row(chosen, self.context)
 
+    def piece(self) -> Piece:
+        """The next conversation, or part of one, by itself; not to be mixed with packed rows."""
+        while not self._buffer:
+            self._draw()
+        return self._buffer.pop(0)[1]
+
     def _best_fit(self, space: int) -> int | None:
         fitting = [(len(piece), -i) for i, (_, piece) in enumerate(self._buffer) if len(piece) <= space]
         return -max(fitting)[1] if fitting else None

@@ -19,12 +19,12 @@ import torch
 from melete import metrics
 from melete import settings as settings_module
 from melete.errors import ConfigError
-from melete.llm import finetune
+from melete.llm import finetune, grpo, merge
 from melete.llm.config import resolve_device
 from melete.llm.distributed import World, join
 from melete.llm.engine import Engine
 from melete.llm.learner import Learner, schedule
-from melete.llm.packing import Rows, Source, fixed_rows, open_mixture
+from melete.llm.packing import Piece, Rows, Source, fixed_rows, open_mixture
 from melete.llm.rewards import toolcalls
 from melete.llm.rollout import fitting, rollouts, transcript
 from melete.records import Score
@@ -76,13 +76,19 @@ def train(config: Config, run: Run) -> None:
 
     for step in run.steps(plan.steps, start=start.step):
         began_s = time.perf_counter()
-        batch = [next(rows) for _ in range(plan.rows)][world.rank :: world.size]
-        loss, trained = accumulate(learner, batch, world)
+        if config.apart:
+            pieces = [rows.piece() for _ in range(config.apart)][world.rank :: world.size]
+            tokens = sum(map(len, pieces)) * world.size
+            loss, trained = accumulate_apart(learner, pieces, world)
+        else:
+            batch = [next(rows) for _ in range(plan.rows)][world.rank :: world.size]
+            tokens = plan.rows * context
+            loss, trained = accumulate(learner, batch, world)
         run.check_finite(step, loss)
         norm = learner.step(schedule(step, plan.steps, plan.warmup))
         run.check_finite(step, norm, "gradient norm")
         seconds = time.perf_counter() - began_s
-        speed = plan.rows * context / seconds
+        speed = tokens / seconds
         run.log(step, {"loss": loss, "gradient_norm": norm, "trained_tokens": trained, "tokens_per_s": speed})
         if run.should_save(step, config.save_every):
             learner.save(
@@ -113,6 +119,26 @@ def accumulate(learner: Learner, rows: list[Row], world: World) -> tuple[float, 
     for tokens, targets in micro_batches(rows, device):
         # Ranks average their gradients, so each one's share is scaled up by their number.
         loss = learner.loss(tokens, targets) * (world.size / max(1, trained))
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return float(world.sum(total).item()) / world.size, trained
+
+
+def accumulate_apart(learner: Learner, pieces: list[Piece], world: World) -> tuple[float, int]:
+    """`accumulate` for conversations in rows of their own, with what all of them begin with computed once.
+
+    Each stands at the place, and sees what, it will when the model writes it; a long list of tools costs next to
+    nothing.
+    """
+    device = learner.lm.device
+    rows = [
+        (merge.Row(piece.ids.astype(np.int64), np.where(piece.trained, 0.0, np.nan).astype(np.float32)), 1.0)
+        for piece in pieces
+    ]
+    trained = int(world.sum(torch.tensor(sum(row.drawn for row, _ in rows), device=device)).item())
+    total = torch.zeros((), device=device)
+    for batch in grpo.micro_batches(rows, device, share=learner.lm.kind == "melete"):
+        loss = learner.loss(batch.tokens, batch.targets, batch.prefix) * (world.size / max(1, trained))
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return float(world.sum(total).item()) / world.size, trained
@@ -184,6 +210,10 @@ def make_plan(
             f"A step of {batch_tokens:,} tokens has {rows} row(s) for {world.size} ranks.",
             next_step=f"Use --batch-tokens {world.size * context} or more.",
         )
+    if config.apart:
+        conversations = config.epochs * sum(map(len, sources))
+        steps = config.steps or max(1, math.ceil(conversations / config.apart))
+        return Plan(context, config.apart, steps, warmup=min(20, steps // 10))
     weight = sum(source.weight for source in sources)
     mean = sum(source.weight / weight * source.mean_length() for source in sources)
     tokens = config.epochs * sum(map(len, sources)) * mean
@@ -209,7 +239,8 @@ def describe(config: Config, plan: Plan, learner: Learner, base: str) -> str:
     model = learner.lm.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return (
-        f"{base} ({trained:,} trained parameters): {plan.steps:,} steps of {plan.rows} rows x {plan.context} tokens, "
+        f"{base} ({trained:,} trained parameters): {plan.steps:,} steps of {plan.rows} "
+        f"{'conversations' if config.apart else f'rows x {plan.context} tokens'}, "
         f"warm-up {plan.warmup} steps, rates x{config.rate:g} of the stage's default"
     )
 

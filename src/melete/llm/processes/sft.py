@@ -29,6 +29,11 @@ class Config(ProcessConfig):
     batch_tokens: int = Field(
         0, ge=0, description="Tokens of an optimizer step; 0 is 2,048 on a CPU and 16,384 on a GPU."
     )
+    apart: int = Field(
+        0,
+        ge=0,
+        description="Conversations of a step, each in a row of its own; 0 packs rows of --batch-tokens.",
+    )
     context: int = Field(0, ge=0, description="Tokens of a row; 0 takes the model's context, at most 2,048.")
     rate: float = Field(1.0, gt=0, description="Factor of the learning rates.")
     lora_rank: int = Field(
