@@ -5,6 +5,7 @@ A lock file is pip's requirements format with every version pinned; lines at its
     # python: 3.12, 3.11     the Python to use: the first of these that is found
     # tests: yes             tests need it, so `--tests` makes it
     # melete: yes            Melete itself is installed in it, editable, without its dependencies
+    # deps: no               what the packages need is not installed: only their files are wanted
 
     python tools/envs.py NAME…            # make these; one that is there and current is left alone
     python tools/envs.py --tests          # those that tests need
@@ -115,7 +116,8 @@ def make(env: Environment) -> None:
     lax = not python_fits(python, wanted)
     if lax:
         print(f"{env.name}: Python {wanted} is not here; installing for {version(python)} all the same.")
-    install(env, "-r", str(env.lock), lax=lax)
+    bare = ["--no-deps"] if env.head("deps") == "no" else []
+    install(env, *bare, "-r", str(env.lock), lax=lax)
     if env.head("melete") == "yes":
         install(env, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
     (env.folder / STAMP).write_text(env.digest, encoding="utf-8")

@@ -17,21 +17,30 @@ from melete.agents.hubs._child import python_of
 from melete.errors import HubError
 
 
+def need_environment(environment: str) -> None:
+    """Skips a test where an environment has not been made."""
+    try:
+        python_of(environment)
+    except HubError:
+        pytest.skip(f"python tools/envs.py {environment} has not been run")
+
+
 def need(name: str) -> None:
     """Skips a test whose hub has no environment here."""
     environment = getattr(importlib.import_module(f"melete.agents.hubs.{name}"), "ENVIRONMENT", None)
-    try:
-        if environment is not None:
-            python_of(environment)
-    except HubError:
-        pytest.skip(f"python tools/envs.py {environment} has not been run")
+    if environment is not None:
+        need_environment(environment)
 
 
 def echo_setup(**options: Any) -> Setup:
     """The desk, played by the plain agent on the echo model, which does what the person says."""
     model = echo_model()
     played = Played(model.lm, cast(Any, model.engine))
-    given: dict[str, Any] = {"agent": frameworks.load("openai").default_agent(), "max_tokens": 64, "workers": 4}
+    given: dict[str, Any] = {
+        "agent": frameworks.load("openai").default_agent(),
+        "max_tokens": 64,
+        "workers": 4,
+    }
     return Setup(Desk(), played, **{**given, **options})
 
 
@@ -44,7 +53,11 @@ def drawn_setup(checkpoint: Path, **options: Any) -> Setup:
 
     lm = llm.load(str(checkpoint), None, torch.device("cpu"))  # type: ignore[arg-type]
     engine = Engine(lm, slots=8, dtype=torch.float32)
-    given: dict[str, Any] = {"agent": frameworks.load("openai").default_agent(), "max_tokens": 12, "workers": 4}
+    given: dict[str, Any] = {
+        "agent": frameworks.load("openai").default_agent(),
+        "max_tokens": 12,
+        "workers": 4,
+    }
     return Setup(Desk(), Played(lm, engine), **{**given, **options})
 
 

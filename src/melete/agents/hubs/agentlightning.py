@@ -16,10 +16,12 @@ fixed at its start; no key for the policy's server; everything in memory. Needs 
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -48,7 +50,7 @@ class Hub:
 
     Args:
         setup: what is played, by whom, with which model.
-        policy: where the model answers, for the beginning.
+        policy: where the model answers, for the beginning; None leaves that to another client of the server.
         url: of the server.
         key: its key.
         child: the server's process, if it is ours.
@@ -61,7 +63,7 @@ class Hub:
     def __init__(
         self,
         setup: Setup,
-        policy: PolicyRef,
+        policy: PolicyRef | None,
         url: str,
         key: str = "",
         *,
@@ -86,7 +88,9 @@ class Hub:
         self._check_version()
         # What ended before this hub came is not its own.
         self._after = self._json("GET", "/api/rollouts/terminal", params={"limit": 1})["total_terminal"]
-        self.publish(policy)
+        self._policy = PolicyRef("", "", 0, sampling={"max_tokens": setup.max_tokens})
+        if policy is not None:
+            self.publish(policy)
         recorder = served.recorder if served is not None else None
         relay = Relay(self._proxy_of, key, lambda: self._policy.version, recorder)
         self._playground = Playground(setup, relay)
@@ -133,7 +137,7 @@ class Hub:
         rollouts = [
             {
                 "rollout_id": order.id,
-                "input": {"data_id": order.task.id, "order": order.to_dict()},
+                "input": {"data_id": order.task.id, "order": json.dumps(order.to_dict())},
                 "is_train": mode == "train",
                 "metadata": {"group": group},
                 **({"config": {"timeout_seconds": max(1, round(timeout_s))}} if timeout_s else {}),
@@ -160,6 +164,17 @@ class Hub:
                 self._changed.wait_for(lambda: self._news or self._dead is not None, min(left_s, LOOK_S))
                 self._news = False
         return []
+
+    def wait(self) -> None:
+        """Plays what others submit until the server goes away; for a worker.
+
+        Raises:
+            HubError: it has gone away.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._dead is not None)
+        assert self._dead is not None
+        raise self._dead
 
     def pause(self) -> None:
         """See `Hub.pause`; returns when no completion is under way."""
@@ -216,7 +231,7 @@ class Hub:
     def _play(self, rollout: dict[str, Any]) -> None:
         """Plays one claimed rollout and reports it; for a worker's thread."""
         try:
-            order = Order.from_dict(rollout["input"]["order"])
+            order = _order(rollout)
             self._modes[order.id] = order.mode
             episode = self._playground.play(order, self._policy)
             del self._modes[order.id]
@@ -345,6 +360,16 @@ def open(setup: Setup) -> Hub:
         if served is not None:
             served.stop()
         raise
+
+
+def _order(rollout: dict[str, Any]) -> Order:
+    """The order in a claimed rollout; who submits from elsewhere need not know its id and may leave the seed out."""
+    told = json.loads(rollout["input"]["order"])
+    rollout_id, drawn = rollout["rollout_id"], zlib.crc32(rollout["rollout_id"].encode())
+    mode = "train" if rollout["is_train"] else "val"
+    return Order.from_dict(
+        {"group": "", "timeout_s": None, "seed": drawn, "mode": mode, **told, "id": rollout_id}
+    )
 
 
 def _move(request: dict[str, Any]) -> Move:
