@@ -192,6 +192,11 @@ def test_unknown_guard_is_answered_with_the_known_ones() -> None:
             r"argument_limits\.arguments\.b\.maxx: unknown key",
         ),
         ("name: a\nversion: 1\nrules: [{abort: {pattern: '('}}]", "no regular expression"),
+        ("name: a\nversion: 1\nrules: [{budget: {tool: a, argument: b, total: .nan}}]", "finite number"),
+        (
+            "name: a\nversion: 1\nrules: [{argument_limits: {tool: a, arguments: {b: {max: .nan}}}}]",
+            "finite number",
+        ),
         ("name: a\nversion: 1\nrules: [{abort: 1}]", "options are no mapping"),
         ("name: a\nversion: 1\nrules: [budget]", "one rule"),
         ("name: a\nversion: 1\nrules: []\nrules: [{budget: {calls: 1}}]", "the key rules stands twice"),

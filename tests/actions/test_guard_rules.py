@@ -35,6 +35,7 @@ def pay(**arguments: Any) -> ToolAction:
     [
         ({"min": 0, "max": 5}, [0, 5, 2.5], [-1, 5.01, "3", True, None, float("nan"), {"x": 1}]),
         ({"enum": ["a", 1]}, ["a", 1, 1.0], ["b", True, "1", None]),
+        ({"enum": [True, [1]]}, [True, [[1]]], ["true", 1, "[1]", [[2]]]),
         ({"pattern": "O-[0-9]+"}, ["O-1"], ["O-1; drop", "xO-1", 5]),
         ({"max_length": 3}, ["abc", ""], ["abcd", 1]),
         ({"fact": "owner"}, ["C-7"], ["C-8", 7, None]),

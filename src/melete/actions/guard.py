@@ -191,7 +191,9 @@ class GuardSession:
         if judgement.verdict is Verdict.REFUSE:
             judgement = self._refused(judgement)
         elif judgement.verdict is Verdict.ASK:
-            self._asked[key_of(action)] = self._asked[key_of(clamped)] = clamped
+            self._asked[key_of(action)] = clamped
+            if clamped is not action:
+                self._asked[key_of(clamped)] = clamped
         elif judgement.verdict is not Verdict.ABORT:
             for i in seeing:
                 guard._rules[i].granted(states[i], clamped, now_s)

@@ -58,7 +58,7 @@ class RuleOptions(BaseModel):
     Of `tool` and `tools` at most one is given; with neither, the rule is about everything except messages.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     tool: str | None = Field(None, description="Tool that the rule is about.")
     tools: tuple[str, ...] | None = Field(None, description="Tools that the rule is about; * is a wildcard.")
@@ -190,7 +190,7 @@ def key_of(action: Action) -> str:
 def frozen(value: Any) -> Any:
     """A JSON value in a form that can be compared and kept in a set; 1 and 1.0 are equal, true and 1 are not."""
     if isinstance(value, (bool, list, dict)):
-        return json.dumps(value, sort_keys=True, default=str)
+        return "json", json.dumps(value, sort_keys=True, default=str)
     return value
 
 

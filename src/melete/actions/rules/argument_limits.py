@@ -13,9 +13,10 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from melete.actions.action import Action, ContinuousAction, ToolAction, compact_json
 from melete.actions.rule import Finding, Rule, RuleOptions, Verdict, arguments_of, frozen, is_number
@@ -27,7 +28,7 @@ Bound = float | tuple[float, ...] | None
 class Limit(BaseModel):
     """What one argument may be."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     min: Bound = Field(None, description="Least number, or one per element of a list.")
     max: Bound = Field(None, description="Largest number, or one per element of a list.")
@@ -36,20 +37,26 @@ class Limit(BaseModel):
     max_length: int | None = Field(None, ge=0, description="Most characters of a text.")
     fact: str | None = Field(None, description="The value has to equal this fact of the episode.")
     filters: bool = Field(False, description="Whether {at_most: 9} is limited by its values.")
-    _values: frozenset[Any] = PrivateAttr(default=frozenset())
-    _pattern: re.Pattern[str] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
-    def _compile(self) -> Limit:
+    def _makes_sense(self) -> Limit:
         if self.model_fields_set <= {"filters"}:
             raise ValueError("give at least one of min, max, enum, pattern, max_length, fact.")
-        self._values = frozenset(frozen(value) for value in self.enum or ())
-        if self.pattern is not None:
-            try:
-                self._pattern = re.compile(self.pattern)
-            except re.error as error:
-                raise ValueError(f"pattern is no regular expression: {error}.") from error
+        try:
+            re.compile(self.pattern or "")
+        except re.error as error:
+            raise ValueError(f"pattern is no regular expression: {error}.") from error
         return self
+
+    @cached_property
+    def values(self) -> frozenset[Any]:
+        """The values allowed, to be looked up."""
+        return frozenset(frozen(value) for value in self.enum or ())
+
+    @cached_property
+    def regex(self) -> re.Pattern[str] | None:
+        """The pattern, compiled."""
+        return re.compile(self.pattern) if self.pattern is not None else None
 
     def problem(self, value: Any, facts: Mapping[str, Any], place: int = 0) -> str:
         """What is allowed, if the value is not; empty if it is. `place` is the index of an element."""
@@ -57,9 +64,9 @@ class Limit(BaseModel):
             low, high = _at(self.min, place), _at(self.max, place)
             if not is_number(value) or value < low or value > high:
                 return _range(low, high)
-        if self.enum is not None and frozen(value) not in self._values:
+        if self.enum is not None and frozen(value) not in self.values:
             return "one of " + ", ".join(str(option) for option in self.enum)
-        if self._pattern is not None and not (isinstance(value, str) and self._pattern.fullmatch(value)):
+        if self.regex is not None and not (isinstance(value, str) and self.regex.fullmatch(value)):
             return f"text of the form {self.pattern}"
         if self.max_length is not None and not (isinstance(value, str) and len(value) <= self.max_length):
             return f"text of at most {self.max_length} characters"
