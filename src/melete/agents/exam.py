@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from melete.agents.measure import Decoding, Measured, count, play_all, schema_constraint
-from melete.agents.rollout import EnginePlayer
+from melete.agents.rollout import engine_player
 
 if TYPE_CHECKING:
+    from melete.agents.hub import Played
     from melete.agents.scenario import Scenario, Task
-    from melete.llm.engine import Engine
     from melete.llm.learner import Learner
-    from melete.llm.lm import LM
     from melete.runs.run import Run
 
 EXAM_SEED = 20_000
@@ -43,15 +42,14 @@ class Exam:
     """See the head of this file.
 
     Args:
-        lm: the model.
-        engine: with its weights.
+        model: with engines.
         scenario: what is played.
         config: see `ExamConfig`.
         run: is told of progress.
     """
 
-    def __init__(self, lm: LM, engine: Engine, scenario: Scenario, config: ExamConfig, run: Run) -> None:
-        self._lm, self._engine, self._scenario = lm, engine, scenario
+    def __init__(self, model: Played, scenario: Scenario, config: ExamConfig, run: Run) -> None:
+        self._model, self._scenario = model, scenario
         self._config, self._run = config, run
         self._limits: Any = None
 
@@ -68,7 +66,7 @@ class Exam:
     def sit(self, learner: Learner | None, step: int, when: str) -> list[Measured]:
         """Plays all splits but `train` with the newest weights."""
         if learner is not None:
-            self._engine.swap(learner.weights())
+            self._model.swap(learner.weights())
         rows = []
         with self._run.timed(f"exam {when}"):
             for split, decoding in self._plan():
@@ -96,14 +94,15 @@ class Exam:
 
     def _play(self, tasks: list[Task], split: str, decoding: Decoding) -> Measured:
         if decoding == "schema" and self._limits is None:
-            self._limits = schema_constraint(self._lm, self._scenario)
-        player = EnginePlayer(
-            self._lm,
-            self._engine,
+            self._limits = schema_constraint(self._model.lm, self._scenario)
+        player = engine_player(
+            self._model,
             self._scenario,
             temperature=0.0 if decoding == "greedy" else 1.0,
             max_tokens=self._config.max_tokens,
             constraint=self._limits if decoding == "schema" else None,
         )
-        episodes = play_all(player, tasks, EXAM_SEED, self._engine.stats().slots)
+        at_once = sum(engine.stats().slots for engine in self._model.engines)
+        episodes = play_all(player, tasks, EXAM_SEED, at_once)
+        player.close()
         return count(episodes, split, decoding, EXAM_SEED)

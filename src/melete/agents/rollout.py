@@ -15,11 +15,14 @@ programs of their own go through `player.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from melete.agents.hub import Episode, EpisodeStatus, Mode, Move
+import torch
+
+from melete.agents.hub import Episode, EpisodeStatus, Mode, Move, Played
 from melete.errors import MeleteError
 from melete.llm.engine import Engine, Sampling
 from melete.records import Turn
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
     from melete.llm.engine.api import Constraint, Generation, Token
     from melete.llm.lm import LM
 
+STEPS = 24
+"""Steps of the engine between two looks at what ended: about a fifth of an episode."""
+WAITING = 1 << 20
+"""An engine's line is as long as it has to be: it is filled by one player alone."""
 LEAST_ROOM = 8
 """Tokens that a turn must have room for; an episode that has filled its context ends where it is."""
 
@@ -58,7 +65,7 @@ class Player(Protocol):
         ...
 
     def advance(self, wait_s: float) -> list[Episode]:
-        """Goes on with all that run, for about `wait_s` at most; returns those that ended."""
+        """Goes on with all that run for a while, `wait_s` if it is time that passes; returns those that ended."""
         ...
 
     @property
@@ -141,16 +148,15 @@ class EnginePlayer:
         self._ask(running, self._rendered(running))
 
     def advance(self, wait_s: float = 0.0) -> list[Episode]:
-        """See `Player.advance`; at least one step of the engine is made."""
-        until = time.monotonic() + wait_s
-        while not self._ended and self._running:
+        """See `Player.advance`: `STEPS` steps of the engine, whatever the time, so that it is always the same."""
+        for _ in range(STEPS):
+            if not self._running:
+                break
             busy = self.engine.step()
             assert busy or self._written, "an episode waits for nothing"
             written, self._written = self._written, []
             for running in written:
                 self._take(running)
-            if time.monotonic() >= until:
-                break
         ended, self._ended = self._ended, []
         return ended
 
@@ -246,6 +252,75 @@ class EnginePlayer:
             )
         )
         running.env.close()
+
+
+class SideBySide:
+    """Several engine players, each with an engine and a thread of its own: a small model leaves most cores idle.
+
+    Tickets go round, so that the same ones give the same episodes. Limit: between the operations of the model one
+    thread runs at a time, so more than a few do not pay.
+
+    Args:
+        players: as many as there are threads.
+    """
+
+    def __init__(self, players: Sequence[EnginePlayer]) -> None:
+        self._players = players
+        self._turn = 0
+        self._threads = ThreadPoolExecutor(
+            len(players), "player", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    @property
+    def version(self) -> int:
+        """See `EnginePlayer.version`."""
+        return self._players[0].version
+
+    @version.setter
+    def version(self, version: int) -> None:
+        for player in self._players:
+            player.version = version
+
+    @property
+    def active(self) -> int:
+        """See `Player.active`."""
+        return sum(player.active for player in self._players)
+
+    def begin(self, ticket: Ticket) -> None:
+        """See `Player.begin`."""
+        self._players[self._turn % len(self._players)].begin(ticket)
+        self._turn += 1
+
+    def advance(self, wait_s: float = 0.0) -> list[Episode]:
+        """See `Player.advance`."""
+        going = [self._threads.submit(player.advance) for player in self._players]
+        return [episode for future in going for episode in future.result()]
+
+    def close(self) -> None:
+        """See `Player.close`."""
+        for player in self._players:
+            player.close()
+        self._threads.shutdown()
+
+
+def engine_player(model: Played, scenario: Scenario, **options: Any) -> Player:
+    """A player over all engines of a model; `options` are those of `EnginePlayer`."""
+    players = [EnginePlayer(model.lm, engine, scenario, **options) for engine in model.engines]
+    return players[0] if len(players) == 1 else SideBySide(players)
+
+
+def engines(lm: LM, in_flight: int, side_by_side: int = 0) -> Played:
+    """A model with engines for that many episodes.
+
+    Args:
+        lm: the model.
+        in_flight: episodes that run at once.
+        side_by_side: engines, each with a thread of its own; 0 is two on a CPU with two cores or more, else one.
+    """
+    count = side_by_side or (2 if lm.device.type == "cpu" and torch.get_num_threads() > 1 else 1)
+    count = min(count, in_flight)
+    first, *more = (Engine(lm, slots=-(-in_flight // count), waiting=WAITING) for _ in range(count))
+    return Played(lm, first, tuple(more))
 
 
 def numbered(turn: Turn, start: int) -> Turn:

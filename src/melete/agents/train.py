@@ -28,11 +28,11 @@ from melete.agents.exam import Exam
 from melete.agents.gather import Gathered, Gathering, Group
 from melete.agents.hub import Episode, Played, PolicyRef, Setup
 from melete.agents.measure import Measured, table
+from melete.agents.rollout import engines
 from melete.errors import ConfigError
 from melete.llm import finetune
 from melete.llm.config import resolve_device
 from melete.llm.distributed import SINGLE
-from melete.llm.engine import Engine
 from melete.llm.grpo import Draws, Weighted, improve
 from melete.llm.merge import merge
 from melete.runs.run import Run
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 LEAST_SPREAD = 0.05
 """Groups whose rewards differ by less differ in their length only and are left out."""
-WAITING = 1 << 20
-"""The engine's line is as long as it has to be: it is filled by this process alone."""
 
 
 def train(config: Config, run: Run) -> None:
@@ -60,16 +58,15 @@ def train(config: Config, run: Run) -> None:
     learner, lm = start.learner, start.learner.lm
     reference = finetune.reference(start, settings, device) if config.kl > 0 else None
     tasks = practice_tasks(scenario, config)
-    in_flight = (config.problems + config.ahead) * config.group
-    engine = Engine(lm, slots=in_flight, waiting=WAITING)
-    exam = Exam(lm, engine, scenario, config, run)
+    model = engines(lm, (config.problems + config.ahead) * config.group)
+    exam = Exam(model, scenario, config, run)
     run.say(f"{scenario.name}: {len(tasks):,} tasks to practise; starting from {start.source}")
 
     before = exam.of(start.position.get("before")) or exam.sit(learner, start.step, "before")
     draws = Draws(len(tasks), config.seed, start.position.get("draws"))
     practised_s = float(start.position.get("practised_s", 0.0))
     gathering = Gathering(
-        lambda: hubs.open(config.hub, _setup(config, scenario, lm, engine, run)), tasks, draws,
+        lambda: hubs.open(config.hub, _setup(config, scenario, model, run)), tasks, draws,
         size=config.group, count=config.problems, ahead=config.ahead, max_staleness=config.max_staleness,
         seed=config.seed, timeout_s=config.timeout_s or None, run=run,
     )  # fmt: skip
@@ -86,7 +83,7 @@ def train(config: Config, run: Run) -> None:
             learner, groups, scale, updates=config.updates, kl=config.kl, world=SINGLE, reference=reference
         )
         run.check_finite(step, figures["gradient_norm"], "gradient norm")
-        gathering.publish(_policy(lm, step + 1, config), lambda: engine.swap(learner.weights()))
+        gathering.publish(_policy(lm, step + 1, config), lambda: model.swap(learner.weights()))
         practised_s += time.perf_counter() - began_s
         run.log(
             step,
@@ -258,13 +255,13 @@ def _policy(lm: LM, version: int, config: Config) -> PolicyRef:
     return PolicyRef("", lm.name, version, sampling={"temperature": 1.0, "max_tokens": config.max_tokens})
 
 
-def _setup(config: Config, scenario: Scenario, lm: LM, engine: Engine, run: Run) -> Setup:
+def _setup(config: Config, scenario: Scenario, model: Played, run: Run) -> Setup:
     agent = None
     if config.framework or config.agent:
         from melete.agents import frameworks
 
         agent = frameworks.agent(config.framework or "openai", config.agent)
     return Setup(
-        scenario, Played(lm, engine), agent, temperature=1.0, max_tokens=config.max_tokens,
+        scenario, model, agent, temperature=1.0, max_tokens=config.max_tokens,
         workers=config.workers, traces=run.folder / "traces" if run.folder else None, run=run.id,
     )  # fmt: skip

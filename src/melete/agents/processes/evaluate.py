@@ -38,13 +38,13 @@ def main(config: Config, run: Run) -> None:
     from melete.agents import scenario as scenarios
     from melete.agents.exam import Exam
     from melete.agents.measure import table
+    from melete.agents.rollout import engines
     from melete.llm import lm as lms
     from melete.llm.config import resolve_device
-    from melete.llm.engine import Engine
 
     lm = lms.load(config.base, settings_module.load(), resolve_device(config.device))
-    engine = Engine(lm, slots=min(config.slots, config.held_out), waiting=1 << 20)
-    rows = Exam(lm, engine, scenarios.load(config.scenario), config, run).sit(None, 0, "now")
+    model = engines(lm, min(config.slots, config.held_out))
+    rows = Exam(model, scenarios.load(config.scenario), config, run).sit(None, 0, "now")
     for line in table([("", row) for row in rows]):
         run.say(line)
     run.result["measured"] = [row.to_dict() for row in rows]

@@ -55,7 +55,10 @@ class SlotTable:
         """
         best, length = -1, 0
         for index, slot in enumerate(self.slots):
-            if slot.current:
+            # Only a slot that agrees in the last place of the best beginning can share as much.
+            if slot.current and (
+                not length or (len(slot.ids) >= length and slot.ids[length - 1] == prompt[length - 1])
+            ):
                 shared = min(common_prefix(slot.ids, prompt), most)
                 # Among equals a free slot is better: it may be taken over without a copy.
                 if shared > length or (shared == length > 0 and not slot.busy):
