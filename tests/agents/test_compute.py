@@ -109,7 +109,6 @@ def test_tasks_are_what_skypilot_accepts(home: Settings, tmp_path: Path) -> None
     program = (
         "import json, sys, sky\n"
         "for config in json.load(sys.stdin):\n"
-        "    config['resources'].pop('infra') if config['resources']['infra'] in ('k8s', 'slurm') else None\n"
         "    task = sky.Task.from_yaml_config(config)\n"
         "    print('OK', task.name, task.setup is not None, len(task.file_mounts or {}))\n"
     )

@@ -13,13 +13,16 @@ before its price was shown and confirmed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from melete import find
 from melete.agents.compute.target import Confirm, Offer, Target, asked
 
 TARGETS = "melete.agents.compute.targets"
 AUTO = "auto"
 
-__all__ = ["Confirm", "Offer", "Target", "asked", "names", "resolve"]
+__all__ = ["Confirm", "Offer", "Target", "asked", "names", "plan", "resolve"]
 
 
 def names() -> list[str]:
@@ -43,6 +46,23 @@ def resolve(gpu: str) -> Target:
         return _here()
     target: Target = find.load(TARGETS, name, "GPU target").target(accelerators)
     return target
+
+
+def plan(gpu: str, process: str, values: Mapping[str, Any]) -> list[tuple[str, object, str]]:
+    """Rows for a `--dry-run`: where it would run and why; elsewhere also the price and the SkyPilot task.
+
+    Raises:
+        MeleteError: no such target, or the job could not be handed over.
+    """
+    target = resolve(gpu)
+    if target.cloud is None:
+        return [("runs on", target.device, target.reason)]
+    from melete.agents.compute.renting import preview
+
+    *lines, price = preview(target.cloud, process, values)
+    rows: list[tuple[str, object, str]] = [("runs on", target.name, target.reason)]
+    rows += [("price", price.removeprefix("# "), "shown and confirmed before anything is rented")]
+    return rows + [(" " if i else "task", line, " ") for i, line in enumerate(lines)]
 
 
 def _here() -> Target:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ print("PRICES" + json.dumps([row for row in rows if row[2] == row[2]]))
 """
 """Run by SkyPilot's own Python: GPU, count and US dollars an hour of every machine of a provider."""
 ANSWER_S = 120
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
 NO_CAPACITY = ("ResourcesUnavailableError", "Failed to provision", "No launchable resource")
 
 
@@ -57,10 +59,13 @@ class Sky:
     def problem(self, cloud: Cloud) -> str:
         """Why SkyPilot cannot use a provider; empty if it can."""
         done = self._answer([str(self.path), "check", cloud.infra])
-        said = (done.stdout + done.stderr).strip()
-        if done.returncode == 0 and "enabled" in said and "No cloud is enabled" not in said:
+        lines = [
+            line.strip() for line in STYLE.sub("", done.stdout + done.stderr).splitlines() if line.strip()
+        ]
+        if done.returncode == 0 and any(line.partition(": ")[2].startswith("enabled") for line in lines):
             return ""
-        return said[-400:] or f"sky check ended with {done.returncode}"
+        start = next((i for i, line in enumerate(lines) if "disabled" in line or "rror" in line), 0)
+        return " ".join(lines[start : start + 2]) or f"sky check ended with {done.returncode}"
 
     def launch(self, file: Path, machine: str, say: Callable[[str], None]) -> tuple[int, str]:
         """Rents a machine, runs the task, streams its log; exit code and the log's end."""

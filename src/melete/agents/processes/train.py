@@ -27,6 +27,11 @@ class Config(ProcessConfig):
         "", description="Your own agent of the framework, module:function; empty is its plain one."
     )
     hub: str = Field("local", description="What runs the episodes: local, agentlightning, agentlightning03.")
+    gpu: str = Field(
+        "auto",
+        description="Where: auto, local, cpu, runpod, lambda, kubernetes, slurm; runpod:H100:2 names GPU and count.",
+    )
+    yes: bool = Field(False, description="Agree to the price of a rented GPU beforehand.")
     steps: int = Field(60, ge=1, description="Steps: play, reward, update.")
     minutes: float = Field(0.0, ge=0, description="Practice ends after this time; 0 is no limit.")
     problems: int = Field(16, ge=1, description="Tasks of a step.")
@@ -63,8 +68,23 @@ EXAMPLE = {
 }  # fmt: skip
 
 
+def plan(config: Config) -> list[tuple[str, object, str]]:
+    """Where it would run; for a machine elsewhere its price and the whole task."""
+    from melete.agents import compute
+
+    return compute.plan(config.gpu, "agents.train", config.model_dump())
+
+
 def main(config: Config, run: Run) -> None:
-    """Runs it."""
+    """Runs it here, or hands it over to a machine elsewhere."""
+    from melete.agents import compute
+
+    target = compute.resolve(config.gpu)
+    if target.elsewhere:
+        agreed = compute.asked(config.yes)
+        target.launch("agents.train", config.model_dump(), run=run, confirm=agreed, say=run.say)
+        return
     from melete.agents import train
 
-    train.train(config, run)
+    chosen = {} if config.gpu == compute.AUTO else {"device": target.device}
+    train.train(config.model_copy(update=chosen), run)
