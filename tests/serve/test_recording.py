@@ -240,3 +240,36 @@ def test_strict_tools_do_not_hold_a_recorded_draw_to_their_schema(practice: tupl
     assert server.models["tiny"].engine.submit(move.prompt_ids, sampling).result(60).token_ids == (
         move.response_ids
     )
+
+
+def test_limit_of_tokens_that_the_agent_asks_for_gives_way_to_that_of_practice(
+    practice: tuple[Server, Recorder],
+) -> None:
+    server, recorder = practice
+    key = recorder.open("limit", seed=0, max_tokens=5)
+    answer = chat(server, key, max_tokens=4096)
+    recorder.close("limit")
+    assert 1 <= answer.usage.completion_tokens <= 5
+
+
+def test_full_context_refuses_the_turn_and_is_told_to_the_recorder(practice: tuple[Server, Recorder]) -> None:
+    server, recorder = practice
+    key = recorder.open("full", seed=0, max_tokens=5)
+    assert not recorder.full("full")
+    with (
+        pytest.raises(openai.BadRequestError, match="maximum context length"),
+        client_of(server, key) as client,
+    ):
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "word " * 2000}])
+    assert recorder.full("full")
+    assert recorder.close("full") == []
+
+
+def test_plain_completion_is_recorded_too(practice: tuple[Server, Recorder]) -> None:
+    server, recorder = practice
+    key = recorder.open("plain_text", seed=0, max_tokens=5)
+    with client_of(server, key) as client:
+        text = client.completions.create(model="tiny", prompt="two and", max_tokens=3).choices[0].text
+    (move,) = recorder.close("plain_text")
+    assert 1 <= len(move.response_ids) <= 5
+    assert move.turn.content == text

@@ -242,11 +242,12 @@ def play(
     thread.start()
     in_time = session.over.wait(timeout_s)
     session.end()
+    full = recorder is not None and recorder.full(episode_id)
     moves = recorder.close(episode_id) if recorder else []
     if in_time:
         thread.join(GRACE_S)
-    # What an agent raises because its episode is over is no failure.
-    failure = errors[0] if errors and not session.done else None
+    # What an agent raises because its episode is over, or its model's context is full, is no failure.
+    failure = errors[0] if errors and not (session.done or full) else None
     status: EpisodeStatus = "timeout" if not in_time else "failed" if failure else "ok"
     outcome = env.outcome
     assert env.task is not None

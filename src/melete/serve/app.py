@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
@@ -187,9 +188,8 @@ async def _answer(
     agent = agents.of(model.id) if agents is not None and episode is None else None
     if agent is not None:
         asked = agent.prepare(asked)
-    planned = await asyncio.to_thread(plan, model, asked)
-    if episode is not None:
-        episode.prepare(planned)
+    make = plan if episode is None else functools.partial(episode.plan, plan)
+    planned = await asyncio.to_thread(make, model, asked)
     answer = Answer(planned, app.state.bridge)
     if asked.stream and agent is None:
         return EventStream(answer)

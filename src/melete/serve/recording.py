@@ -16,20 +16,24 @@ import hashlib
 import json
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from melete.records import Conversation, ToolCall, Turn
+from melete.serve import problems
 from melete.serve.problems import Problem
 from melete.serve.schema import ChatRequest
 
 if TYPE_CHECKING:
     from melete.llm.lm import LM
+    from melete.serve.models import ServedModel
     from melete.serve.plan import Choice, Plan
 
 PREFIX = "rollout-"
+LEAST_ROOM = 8
+"""Tokens that a turn must have room for; an episode that has filled its context ends where it is."""
 OPEN_TO_ROLLOUTS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/models"})
 """Paths that the key of an episode opens on a server that asks for a token."""
 
@@ -75,39 +79,50 @@ class EpisodeRecord:
     moves: list[RecordedMove] = field(default_factory=list)
     running: list[Choice] = field(default_factory=list)
     closed: bool = False
+    full: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def prepare(self, plan: Plan) -> None:
-        """Sets how a request of this episode is sampled; the request is recorded from now on.
+    def plan(self, make: Callable[[ServedModel, Any], Plan], model: ServedModel, asked: Any) -> Plan:
+        """Makes a request of this episode ready, sampled as practice wants it; it is recorded from now on.
 
         Raises:
-            Problem: the episode has been closed meanwhile.
+            Problem: what `make` raises, no room is left in the context, or the episode has been closed meanwhile.
         """
+        limits = [name for name in ("max_completion_tokens", "max_tokens") if hasattr(asked, name)]
+        limit = self.max_tokens or next(filter(None, (getattr(asked, name) for name in limits)), None)
+        try:
+            # A limit that does not fit the context is no reason to refuse: practice has its own.
+            plan = make(model, asked.model_copy(update=dict.fromkeys(limits)))
+            said = asked.conversation() if isinstance(asked, ChatRequest) else None
+            prompt = self._continued(model.lm, said) if said and not plan.dropped else None
+            prompts = [choice.prompt_ids if prompt is None else prompt for choice in plan.choices]
+            room = model.lm.context - max(map(len, prompts))
+            if room < LEAST_ROOM:
+                raise problems.context_too_long(
+                    max(map(len, prompts)), LEAST_ROOM, model.lm.context, plan.param
+                )
+        except Problem as problem:
+            self.full = self.full or problem.code == "context_length_exceeded"
+            raise
         with self.lock:
             if self.closed:
                 raise episode_over()
             turn = len(self.moves) + len(self.running)
-            said = plan.request.conversation() if isinstance(plan.request, ChatRequest) else None
-            prompt = self._continued(plan.model.lm, said) if said and not plan.dropped else None
             for i, choice in enumerate(plan.choices):
-                asked, choice.conversation = choice.sampling, said
-                most = min(n for n in (asked.max_tokens, self.max_tokens) if n is not None)
-                if prompt is not None:
-                    most = min(most, plan.model.lm.context - len(prompt))
-                    choice.prompt_ids = prompt
+                choice.prompt_ids, choice.conversation, choice.version = prompts[i], said, model.version
                 choice.sampling = replace(
-                    asked,
+                    choice.sampling,
                     temperature=self.temperature,
                     top_k=0,
                     top_p=1.0,
-                    max_tokens=most,
+                    max_tokens=min(room, limit or room),
                     seed=turn_seed(self.seed, turn + i),
-                    logprobs=0 if asked.logprobs is None else asked.logprobs,
+                    logprobs=choice.sampling.logprobs or 0,
                     constraint=None,
                 )
-                choice.version = plan.model.version
                 self.running.append(choice)
         plan.episode = self
+        return plan
 
     def keep(self, choice: Choice) -> None:
         """Keeps a choice that has ended well."""
@@ -145,7 +160,7 @@ class EpisodeRecord:
             return self.moves
 
     def _continued(self, lm: LM, said: Conversation) -> list[int] | None:
-        """The prompt of a conversation that goes on from a recorded turn; None if it does not, or does not fit."""
+        """The prompt of a conversation that goes on from a recorded turn; None if it does not."""
         for move in reversed(self.moves):
             before = move.conversation
             if before is None or before.tools != said.tools:
@@ -158,8 +173,7 @@ class EpisodeRecord:
                 and _same(move.turn, said.turns[length])
                 and all(turn.role != "assistant" for turn in answered)
             ):
-                prompt = follow(lm, move.prompt_ids, move.response_ids, answered)
-                return prompt if prompt is not None and len(prompt) < lm.context else None
+                return follow(lm, move.prompt_ids, move.response_ids, answered)
         return None
 
     def _leave(self, choice: Choice) -> None:
@@ -246,6 +260,11 @@ class Recorder:
         """Completions of an open episode so far; none if it is not open."""
         record = self._by_id.get(episode_id)
         return list(record.moves) if record else []
+
+    def full(self, episode_id: str) -> bool:
+        """Whether a completion of an open episode was refused because its context is full."""
+        record = self._by_id.get(episode_id)
+        return record is not None and record.full
 
     def knows(self, key: str) -> bool:
         """Whether a key belongs to an open episode."""
