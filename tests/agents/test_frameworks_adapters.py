@@ -6,20 +6,24 @@ CrewAI lives in an environment of its own, in which `test_frameworks_crewai.py` 
 from __future__ import annotations
 
 import importlib.util
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from agents.desk import Desk, echo_model, policy_at, settings_in, task
 from llm.tiny import own_checkpoint
 from melete.actions.tools import Tool, ToolSet
 from melete.agents import frameworks
-from melete.agents.hub import Episode
+from melete.agents import hub as hubs
+from melete.agents.hub import Episode, Played, PolicyRef, Setup
 from melete.agents.player import Agent, play
 from melete.errors import ConfigError, ScenarioError
-from melete.llm.engine import Sampling
+from melete.llm import lm as lms
+from melete.llm.engine import Engine, Sampling
 from melete.serve import models
 from melete.serve.recording import Recorder, turn_seed
 from melete.serve.server import Server
@@ -236,6 +240,56 @@ def test_agent_with_a_tool_that_the_scenario_lacks_is_refused(name: str) -> None
 def test_something_that_is_no_agent_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="build"):
         frameworks.load(name).wrap_agent(42)
+
+
+def test_practice_asks_no_host_but_its_own_server(
+    practice: tuple[Server, Recorder], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts: list[Any] = []
+    look_up = socket.getaddrinfo
+
+    def heard(host: Any, *args: Any, **options: Any) -> Any:
+        hosts.append(host)
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", heard)
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    monkeypatch.setenv("LANGSMITH_API_KEY", "none")
+    episode = played(practice, frameworks.load(name).default_agent(), f"{name}_hosts")
+    assert episode.status == "ok"
+    assert {host.decode() if isinstance(host, bytes) else host for host in hosts} <= {"127.0.0.1"}
+
+
+def test_agent_of_a_framework_plays_the_episodes_that_the_model_itself_plays(
+    name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    checkpoint = own_checkpoint(tmp_path_factory.mktemp("same") / "tiny", context=512)
+    alone, within = (drawn(checkpoint, agent) for agent in (None, frameworks.load(name).default_agent()))
+    if name == "crewai":  # it writes a prompt of its own
+        assert [len(episode.moves) for episode in within] == [3, 3, 3]
+        return
+    for one, other in zip(alone, within, strict=True):
+        assert [(m.prompt_ids, m.response_ids) for m in one.moves] == [
+            (m.prompt_ids, m.response_ids) for m in other.moves
+        ]
+        assert (one.outcome, one.reward) == (other.outcome, other.reward)
+
+
+def drawn(checkpoint: Path, agent: Agent | None) -> list[Episode]:
+    """Three episodes through the local hub, one after the other so that nothing else is in the batch."""
+    device = torch.device("cpu")
+    lm = lms.load_checkpoint(checkpoint, device, torch.float32)
+    setup = Setup(Desk(), Played(lm, Engine(lm, slots=1)), agent, max_tokens=16, workers=1)
+    hub = hubs.open("local", setup)
+    hub.publish(PolicyRef("", lm.name, 0))
+    episodes = []
+    for seed in (10, 11, 12):
+        hub.submit([task()], group="g", seeds=[seed], timeout_s=60)
+        while not (ended := hub.completed(1.0)):
+            pass
+        episodes += ended
+    hub.close()
+    return episodes
 
 
 def test_folder_holds_the_frameworks_and_no_more() -> None:
