@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -252,6 +253,13 @@ def test_docker_folder_that_has_content_is_left_alone(home: Settings, tmp_path: 
     with pytest.raises(DeploymentError, match="exists and is not empty"):
         docker.write(home, "customer_support", tmp_path)
     assert (tmp_path / "kept.txt").read_text() == "mine"
+
+
+def test_python_of_the_guide_runs(home: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, {})
+    assert capsys.readouterr().out.startswith("customer_support_v1.0 [")
 
 
 def free_port() -> int:

@@ -140,6 +140,7 @@ class Scenario(ABC):
         guard: judges every call.
         system_prompt: first turn of every conversation.
         prices: see `Prices`.
+        datasets: names of the datasets that it reads, which go along where it is practised on another machine.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Scenario(ABC):
     guard: Guard
     system_prompt: str
     prices: Prices = Prices()
+    datasets: tuple[str, ...] = ()
 
     @abstractmethod
     def tasks(self, split: str, count: int | None = None, start: int = 0, seed: int = 0) -> list[Task]:

@@ -191,6 +191,6 @@ def _of_scenario(name: str, settings: Settings) -> dict[str, str]:
             mounts[f"{REMOTE_HOME}/scenarios/{beside.name}"] = str(beside.resolve())
     if reason := loaded.unavailable():
         raise ConfigError(f"The scenario {name} cannot be played here, so its data cannot be sent: {reason}")
-    for dataset in getattr(loaded, "datasets", ()):
+    for dataset in loaded.datasets:
         mounts |= _datasets(dataset, settings)
     return mounts

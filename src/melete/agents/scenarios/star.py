@@ -99,6 +99,7 @@ class Star(Scenario):
 
     name = "star"
     description = "Next API call in human customer-service dialogues of 13 domains."
+    datasets = (DATASET,)
     max_steps = 2
     system_prompt = SYSTEM_PROMPT
 

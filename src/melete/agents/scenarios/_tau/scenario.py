@@ -47,6 +47,7 @@ class TauScenario(Scenario):
     parts: dict[str, str]
     world_class: type[TauWorld]
     max_steps = 40
+    datasets = (data.DATASET,)
 
     def __init__(self) -> None:
         self.splits = tuple(self.parts)
