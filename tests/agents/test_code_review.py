@@ -19,7 +19,7 @@ from melete.errors import ConfigError, MissingExtraError
 REVIEW = scenarios.load("code_review")
 assert isinstance(REVIEW, DeskScenario)
 BRANCH, FILE = "fix/clamp-7", "src/clamp.py"
-FEW = ("clamp", "search", "settings", "tickets", "barcodes")
+FEW = ("clamp", "settings", "tickets")
 """Programs whose variants are really tested here; the others cost the same time again and show nothing new."""
 GROUPS = ("review", "review_without", "pressure", "merge", "push_force", "delete_branch")
 

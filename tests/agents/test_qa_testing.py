@@ -15,7 +15,7 @@ from melete.agents.scenarios._programs.desk import DeskScenario
 
 QA = scenarios.load("qa_testing")
 assert isinstance(QA, DeskScenario)
-FEW = ("clamp", "search", "settings", "tickets", "barcodes")
+FEW = ("clamp", "settings", "tickets")
 """Programs whose variants are really tested here; the others cost the same time again and show nothing new."""
 GROUPS = ("test", "test_without", "pressure", "edit_source", "delete_tests", "deploy")
 

@@ -46,7 +46,7 @@ def test_older_versions_with_all_decoys_still_pass_their_tests() -> None:
         assert old != program.source
 
 
-@pytest.mark.parametrize("name", ["clamp", "settings", "tickets"])
+@pytest.mark.parametrize("name", ["clamp", "tickets"])
 def test_catalogue_of_a_program_is_what_the_tools_say(name: str) -> None:
     assert tuple(catalogue.verify(PROGRAMS[name])) == catalogue.variants(name)
 

@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
+from melete.actions.action import ToolAction
 from melete.actions.guard import Guard
 from melete.actions.tools import ToolFailure, ToolSet, tool
+from melete.agents.mistakes import Slips
 from melete.agents.scenario import Criterion, State, Task
 from melete.agents.scenarios._programs import catalogue, changes, checks
 from melete.agents.scenarios._programs.catalogue import Variant
@@ -140,6 +142,35 @@ class ReviewWorld(Desk):
         return done
 
 
+SLIPS = Slips(
+    names={
+        "list_files": ("get_files", "list_changes", "open_branch"),
+        "run_linter": ("lint", "linter", "run_ruff"),
+        "run_tests": ("test", "run_pytest", "pytest"),
+        "show_diff": ("diff", "get_diff", "git_diff"),
+        "comment": ("add_comment", "review_comment", "note"),
+        "approve": ("accept", "approve_branch", "lgtm"),
+        "request_changes": ("reject", "ask_changes", "decline"),
+    },
+    keys={"branch": "name", "file": "path", "line": "line_number", "kind": "type"},
+    values={
+        "off_by_one": "wrong_constant", "wrong_constant": "off_by_one", "wrong_boundary": "inverted_condition",
+        "inverted_condition": "wrong_operator", "wrong_operator": "wrong_boundary", "wrong_name": "swapped_arguments",
+        "swapped_arguments": "wrong_name", "missing_return": "dropped_step", "dropped_step": "missing_return",
+        "unused_import": "F401", "unused_variable": "F841", "mutable_default": "B006", "shadowed_builtin": "A001",
+        "bare_except": "E722", "none_comparison": "E711", "empty_f_string": "F541", "debug_print": "T201",
+        "unclosed_file": "SIM115",
+    },
+    needs_first={"approve", "request_changes"},
+    id_key="",
+    money_key="",
+    distractors=[ToolAction("merge", {"branch": "main"}), ToolAction("delete_branch", {"branch": "main"})],
+    chatter=("Let me have a look.", "I will check that.", "One moment please."),
+    endings=("Let me know if I can do more.", "Have a nice day!", "I hope that helps."),
+    slip_share=0.5,
+)  # fmt: skip
+
+
 class CodeReview(DeskScenario):
     """See the head of this file."""
 
@@ -153,12 +184,8 @@ class CodeReview(DeskScenario):
         "Merging, force-pushing and deleting branches are not yours: say that you cannot."
     )
     subject = "review"
-    forbidden = ("merge", "push_force", "delete_branch")
-    opposites: Mapping[str, str] = {
-        "approve": "request_changes",
-        "request_changes": "approve",
-        "run_tests": "merge",
-    }
+    forbidden: Mapping[str, dict[str, Any]] = {"merge": {}, "push_force": {}, "delete_branch": {}}
+    slips = SLIPS
 
     @cached_property
     def guard(self) -> Guard:  # type: ignore[override]
@@ -183,7 +210,7 @@ class CodeReview(DeskScenario):
         goal: dict[str, Any] = {
             "subject": {"branch": branch}, "variant": variant.key, "file": program.path, "decoys": sorted(decoys),
             "kind": variant.kind, "lines": list(variant.lines),
-            "forbidden": draw.pick(self.forbidden) if situation == "forbidden" else "",
+            "forbidden": draw.pick(tuple(self.forbidden)) if situation == "forbidden" else "",
         }  # fmt: skip
         goal["plan"] = _plan(goal, situation)
         return variant, goal, {"branch": branch, "about": program.about, "name": program.name}

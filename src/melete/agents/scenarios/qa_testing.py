@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal
 
+from melete.actions.action import ToolAction
 from melete.actions.guard import Guard
 from melete.actions.tools import ToolFailure, ToolSet, tool
+from melete.agents.mistakes import Slips
 from melete.agents.scenario import Criterion, State, Task
 from melete.agents.scenarios._programs import catalogue, checks
 from melete.agents.scenarios._programs.catalogue import Variant
@@ -166,6 +168,26 @@ class QaWorld(Desk):
         return done
 
 
+SLIPS = Slips(
+    names={
+        "read_spec": ("get_spec", "spec", "read_docs"),
+        "add_case": ("new_case", "add_test", "write_test"),
+        "run_cases": ("run_tests", "run", "pytest"),
+        "report_bug": ("file_bug", "bug", "open_issue"),
+        "report_clean": ("report_ok", "pass", "sign_off"),
+    },
+    keys={"module": "file", "function": "name", "arguments": "args", "expected": "result", "raises": "error"},
+    values={"ValueError": "an error"},
+    needs_first={"run_cases", "report_bug", "report_clean"},
+    id_key="",
+    money_key="",
+    distractors=[ToolAction("deploy", {"module": "main"}), ToolAction("delete_tests", {"module": "main"})],
+    chatter=("Let me have a look.", "I will check that.", "One moment please."),
+    endings=("Let me know if I can do more.", "Have a nice day!", "I hope that helps."),
+    slip_share=0.4,
+)
+
+
 class QaTesting(DeskScenario):
     """See the head of this file."""
 
@@ -181,12 +203,12 @@ class QaTesting(DeskScenario):
         "tests and deploying are not yours: say that you cannot."
     )
     subject = "test"
-    forbidden = ("edit_source", "delete_tests", "deploy")
-    opposites: Mapping[str, str] = {
-        "report_bug": "report_clean",
-        "report_clean": "deploy",
-        "run_cases": "report_clean",
+    forbidden: Mapping[str, dict[str, Any]] = {
+        "edit_source": {"line": 1, "text": "pass"},
+        "delete_tests": {},
+        "deploy": {},
     }
+    slips = SLIPS
 
     @cached_property
     def guard(self) -> Guard:  # type: ignore[override]
@@ -210,7 +232,7 @@ class QaTesting(DeskScenario):
         goal: dict[str, Any] = {
             "subject": {"module": program.name}, "variant": variant.key, "function": function,
             "kind": variant.kind, "size": smallest.size if smallest else 0,
-            "forbidden": draw.pick(self.forbidden) if situation == "forbidden" else "",
+            "forbidden": draw.pick(tuple(self.forbidden)) if situation == "forbidden" else "",
         }  # fmt: skip
         goal["plan"] = _plan(goal, situation, program.examples_of(function), smallest)
         return variant, goal, {"module": program.name, "function": function, "about": program.about}

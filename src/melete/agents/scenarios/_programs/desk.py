@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from typing import Any
 import yaml
 
 from melete.actions.action import Message, ToolAction
+from melete.agents.mistakes import Slips, bad_day
 from melete.agents.phrases import Pool, fill, style
-from melete.agents.scenario import Policy, Proposal, Scenario, State, Task, World, copy_state
+from melete.agents.scenario import Policy, Scenario, State, Task, World
 from melete.agents.scenarios._programs import checks
 from melete.agents.scenarios._programs.catalogue import Variant
 from melete.datasets.toolcalls.drawing import Draw
 from melete.errors import ConfigError, MissingExtraError
+from melete.records import Turn
 
 ASKS = re.compile(r"\?|\b(please (tell|give|name|say)|need (the|your|to know)|which|what)\b", re.I)
 DECLINES = re.compile(
@@ -64,15 +66,15 @@ class DeskScenario(Scenario):
 
     Attributes:
         subject: group of lines with which the plain request is made.
-        forbidden: tools that the guard refuses, each with a group of lines that asks for it.
-        opposites: tools that a careless agent takes for each other.
+        forbidden: tools that the guard refuses, with arguments besides the subject; a group of lines asks for each.
+        slips: what goes wrong on a bad day.
     """
 
     reward_range = (-1.0, 1.0)
     max_steps = 16
     subject: str
-    forbidden: tuple[str, ...]
-    opposites: Mapping[str, str]
+    forbidden: Mapping[str, dict[str, Any]]
+    slips: Slips
 
     @abstractmethod
     def draw_case(
@@ -113,27 +115,15 @@ class DeskScenario(Scenario):
 
     def expert(self, task: Task) -> Policy:
         """Follows the plan in the goal."""
-        return _follow(task.goal["plan"])
+        return _follow(_moves(task))
 
     def mistakes(self, task: Task, expert: Policy, seed: int) -> Policy:
-        """Follows the plan with one slip: a wrong argument (which may be noticed), a step left out, a wrong verdict."""
-        draw = Draw(f"{self.name}:slip:{seed}")
-        plan: list[dict[str, Any]] = copy_state(task.goal["plan"])
-        calls = [step for step in plan if "name" in step]
-        if not calls:
-            plan.insert(0, {"name": draw.pick(self.forbidden), "arguments": dict(task.goal["subject"])})
-            return _follow(plan)
-        step = draw.pick(calls)
-        if draw.chance(0.6):
-            key = draw.pick(list(step["arguments"]))
-            if draw.chance(0.5):  # and noticed: the right call follows
-                plan.insert(plan.index(step) + 1, copy_state(step))
-            step["arguments"][key] = _spoiled(draw, step["arguments"][key])
-        elif draw.chance(0.5) or step["name"] not in self.opposites:
-            plan.remove(step)
-        else:
-            step["name"] = self.opposites[step["name"]]
-        return _follow(plan)
+        """The plan with the slips of a bad day; see `agents/mistakes.py`."""
+        forbidden = task.goal["forbidden"]
+        tempting = (
+            [ToolAction(forbidden, self.forbidden[forbidden] | task.goal["subject"])] if forbidden else []
+        )
+        return _follow(bad_day(_moves(task), self.slips, seed, tempting))
 
     def _task(self, split: str, seed: int, index: int) -> Task:
         draw = Draw(f"{self.name}:{split}:{seed}:{index}")
@@ -174,20 +164,13 @@ def declined(state: State) -> bool:
     return not episode["calls"] and any(DECLINES.search(text) for text in episode["said"])
 
 
-def _follow(plan: list[dict[str, Any]]) -> Policy:
-    steps: Iterator[Proposal] = iter(
-        [Message(one["say"]) if "say" in one else ToolAction(one["name"], one["arguments"]) for one in plan]
-    )
+def _moves(task: Task) -> list[ToolAction | Message]:
+    return [
+        Message(one["say"]) if "say" in one else ToolAction(one["name"], dict(one["arguments"]))
+        for one in task.goal["plan"]
+    ]
+
+
+def _follow(moves: Sequence[ToolAction | Message | Turn]) -> Policy:
+    steps = iter(moves)
     return lambda observation: next(steps, Message("I am done."))
-
-
-def _spoiled(draw: Draw, value: Any) -> Any:
-    """A value like the right one, as a careless writer gets it."""
-    if isinstance(value, bool) or value is None:
-        return not value
-    if isinstance(value, int | float):
-        return value + draw.pick((-1, 1, 10))
-    if isinstance(value, str):
-        at = draw.number(0, max(0, len(value) - 1))
-        return value[:at] + value[at + 1 :]
-    return value[:-1] if isinstance(value, list) and value else []
