@@ -102,7 +102,8 @@ class Trainer:
             scenario: name of the scenario.
             framework: whose agent practises; empty is the model itself.
             episodes: episodes to play, rounded up to whole steps; None takes the default number of steps.
-            gpu: see `melete.agents.compute`: auto, local, cpu, or a provider.
+            gpu: see `melete.agents.compute`: auto, local, cpu, or a provider. What would be rented is shown with its
+                price and asked for on the terminal; `yes=True` agrees beforehand.
             **options: further options of `agents.train`.
 
         Raises:
@@ -118,8 +119,9 @@ class Trainer:
             frameworks.agent(framework or "openai", self.agent)
         values: dict[str, Any] = {
             "scenario": scenario, "base": self.base, "framework": framework, "agent": self.agent,
-            **self._on(gpu), **self.options, **options,
+            "gpu": gpu, **self.options, **options,
         }  # fmt: skip
+        compute.resolve(gpu)
         if episodes is not None:
             values["steps"] = _steps(values, episodes)
         path, record = self._run(TRAIN, values)
@@ -187,13 +189,6 @@ class Trainer:
         if url:
             deploy.activate_at(url, made.name, made.version, self._settings.token)
         return made
-
-    def _on(self, gpu: str) -> dict[str, Any]:
-        """The options that a target means: a device here, or the target itself for a run that is handed over."""
-        target = compute.resolve(gpu)
-        if not target.elsewhere:
-            return {"device": target.device}
-        return {"gpu": gpu}
 
     def _run(self, process: str, values: dict[str, Any]) -> tuple[Path, RunRecord]:
         """Runs a process to its end; its folder and record.
