@@ -24,6 +24,7 @@ from melete.agents.hubs._child import Child
 from melete.agents.hubs._relay import Relay
 from melete.agents.player import Session
 from melete.errors import ConfigError, HubError
+from melete.serve.recording import Recorder
 from melete.serve.server import Server
 
 NAMES = ["agentlightning", pytest.param("agentlightning03", marks=pytest.mark.slow)]
@@ -184,6 +185,12 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
         made.stop()
 
 
+def test_relay_has_what_the_player_asks_a_recorder_for() -> None:
+    of_the_server_alone = {"knows", "episode"}
+    public = {name for name in vars(Recorder) if not name.startswith("_")} - of_the_server_alone
+    assert public <= set(vars(Relay))
+
+
 def client_of(relay: Relay, key: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=relay.url, api_key=key, max_retries=0)
 
@@ -206,6 +213,14 @@ def test_relay_refuses_the_key_of_an_episode_that_is_over(relay: Relay) -> None:
     relay.close("one")
     with client_of(relay, key) as client, pytest.raises(openai.PermissionDeniedError, match="over"):
         client.chat.completions.create(model="echo", messages=HELLO)
+
+
+def test_relay_knows_when_the_context_of_an_episode_is_full(relay: Relay) -> None:
+    key = relay.open("one", seed=1, max_tokens=8, model="echo")
+    long: Any = [{"role": "user", "content": "x" * 5000}]
+    with client_of(relay, key) as client, pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="echo", messages=long)
+    assert relay.full("one")
 
 
 def test_relay_hands_the_policy_servers_refusals_to_the_agent(relay: Relay) -> None:

@@ -41,6 +41,7 @@ class _Open:
     model: str | None
     moves: list[RecordedMove] = field(default_factory=list)
     running: int = 0
+    full: bool = False
 
 
 class Relay:
@@ -110,6 +111,12 @@ class Relay:
             episode = self._by_key.get(self._keys.get(episode_id, ""))
             return list(episode.moves) if episode else []
 
+    def full(self, episode_id: str) -> bool:
+        """Whether a completion of an open episode was refused because its context is full."""
+        with self._lock:
+            episode = self._by_key.get(self._keys.get(episode_id, ""))
+            return episode is not None and episode.full
+
     def pause(self) -> None:
         """Holds further calls back and returns when none is under way."""
         with self._changed:
@@ -175,7 +182,10 @@ class Relay:
             if response.status_code == 400 and most and asked is None:
                 # The limit was ours and leaves the prompt no room: the context is the limit then.
                 response = self._client.post(url, json=body)
-            return response.status_code, response.json()
+            answer = response.json()
+            if response.status_code == 400 and _code(answer) == "context_length_exceeded":
+                episode.full = True
+            return response.status_code, answer
         except (httpx.HTTPError, ValueError) as error:
             return 502, _error(f"The policy's server did not answer: {type(error).__name__}.", "upstream")
 
@@ -268,6 +278,12 @@ def finish(choice: dict[str, Any]) -> str:
     """Why a completion ended, in the words of `Move.finish`."""
     reason = choice.get("finish_reason")
     return "stop" if reason == "tool_calls" else str(reason)
+
+
+def _code(answer: Any) -> str:
+    """The code of an error answer."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return str(error.get("code")) if isinstance(error, dict) else ""
 
 
 def _error(message: str, code: str) -> dict[str, Any]:

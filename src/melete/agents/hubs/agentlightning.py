@@ -41,6 +41,7 @@ ENVIRONMENT = "agentlightning1"
 ATTEMPT = "0"
 LOOK_S = 1.0
 """How long to wait before looking for rollouts that others submitted, or finished, when nothing happened here."""
+LISTED = 64
 LONGEST_ANSWER_S = 30.0
 NEEDED = ("/api/rollouts/terminal", "/api/models", "/proxy/pause", "/api/rollouts/{rollout_id}/events")
 
@@ -81,7 +82,8 @@ class Hub:
         self._modes: dict[str, str] = {}
         self._open: dict[str, Order] = {}
         self._workers = setup.workers
-        self._playing = self._submitted = 0
+        self._submitted = 0
+        self._taken: set[str] = set()
         self._paused = self._news = False
         self._dead: HubError | None = None
         self._changed = threading.Condition()
@@ -206,50 +208,56 @@ class Hub:
         self._client.close()
 
     def _claim_all(self) -> None:
-        """Claims queued rollouts while a worker is free, until the hub dies."""
+        """Hands queued rollouts to the workers, as they become free, until the hub dies."""
         with contextlib.suppress(HubError):
             while self._dead is None:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._dead or (self._free() and not self._paused))
-                    seen, free = self._submitted, self._free()
-                query = {"state_in": "queuing", "limit": free}
-                queued = self._json("GET", "/api/rollouts", params=query)
-                for rollout in queued:
-                    if self._claim(rollout["rollout_id"]):
-                        with self._changed:
-                            self._playing += 1
-                        self._pool.submit(self._play, rollout)
-                if not queued:
+                seen = self._submitted
+                listed = self._json("GET", "/api/rollouts", params={"state_in": "queuing", "limit": LISTED})
+                new = [one for one in listed if one["rollout_id"] not in self._taken and _is_order(one)]
+                for rollout in new:
+                    with self._changed:
+                        self._changed.wait_for(
+                            lambda: self._dead or (len(self._taken) < self._workers and not self._paused)
+                        )
+                        if self._dead:
+                            return
+                        self._taken.add(rollout["rollout_id"])
+                    self._pool.submit(self._play, rollout)
+                if not new:
                     with self._changed:
                         self._changed.wait_for(lambda: self._dead or self._submitted != seen, LOOK_S)  # noqa: B023
 
-    def _claim(self, rollout_id: str) -> bool:
-        """Whether a rollout is ours to play; another worker may have been quicker."""
-        patch = {"status": {"state": "running", "last_attempt_id": ATTEMPT}}
-        return self._ask("PATCH", f"/api/rollouts/{rollout_id}", json=patch).status_code == 200
-
     def _play(self, rollout: dict[str, Any]) -> None:
-        """Plays one claimed rollout and reports it; for a worker's thread."""
+        """Claims a rollout, plays it and reports it; for a worker's thread."""
+        rollout_id = rollout["rollout_id"]
         try:
+            claim = {"state": "running", "last_attempt_id": ATTEMPT}
+            if self._ask("PATCH", f"/api/rollouts/{rollout_id}", json={"status": claim}).status_code != 200:
+                return  # another worker was quicker
             order = _order(rollout)
-            self._modes[order.id] = order.mode
+            self._modes[rollout_id] = order.mode
             episode = self._playground.play(order, self._policy)
-            del self._modes[order.id]
-            events = f"/api/rollouts/{order.id}/attempt/{ATTEMPT}/events"
+            events = f"/api/rollouts/{rollout_id}/attempt/{ATTEMPT}/events"
             reward = {"event_type": "reward", "data": {"value": episode.reward, "source": "agent"}}
             self._json("POST", events, json=reward)
             self._json("POST", events, json={"event_type": "episode", "data": summary(episode)})
             status = {"state": "succeeded" if episode.status == "ok" else "failed"}
             if episode.error or episode.status == "timeout":
                 status["error_message"] = episode.error or "timed out"
-            self._json("PATCH", f"/api/rollouts/{order.id}", json={"status": status})
+            self._json("PATCH", f"/api/rollouts/{rollout_id}", json={"status": status})
         except HubError:
             return  # the hub is dead, and says so to whoever asks it
         finally:
+            self._modes.pop(rollout_id, None)
             with self._changed:
-                self._playing -= 1
+                self._taken.discard(rollout_id)
                 self._news = True
                 self._changed.notify_all()
+
+    def _forget(self, rollout_id: str) -> None:
+        """Removes a collected rollout from the server, which keeps everything in memory; for a worker's thread."""
+        with contextlib.suppress(HubError):
+            self._json("DELETE", f"/api/rollouts/{rollout_id}")
 
     def _collect(self, rollout_id: str) -> Episode | None:
         """The finished episode of a rollout, which the server then forgets; None if it is not ours."""
@@ -273,17 +281,14 @@ class Hub:
             error=told.get("error"),
             seconds=float(told.get("seconds", 0.0)),
         )
-        self._json("DELETE", f"/api/rollouts/{rollout_id}")
         del self._open[rollout_id]
+        self._pool.submit(self._forget, rollout_id)
         return episode
 
     def _proxy_of(self, rollout_id: str) -> str:
         """Where Agent Lightning's proxy answers the agent of a rollout."""
         mode = self._modes[rollout_id]
         return f"{self.url}/proxy/rollout/{rollout_id}/attempt/{ATTEMPT}/mode/{mode}/openai/v1"
-
-    def _free(self) -> int:
-        return self._workers - self._playing
 
     def _tell(self) -> None:
         with self._changed:
@@ -362,14 +367,18 @@ def open(setup: Setup) -> Hub:
         raise
 
 
+def _is_order(rollout: dict[str, Any]) -> bool:
+    """Whether a rollout is one that this hub can play; others are left to workers of another kind."""
+    told = rollout["input"]
+    return isinstance(told, dict) and isinstance(told.get("order"), str)
+
+
 def _order(rollout: dict[str, Any]) -> Order:
-    """The order in a claimed rollout; who submits from elsewhere need not know its id and may leave the seed out."""
-    told = json.loads(rollout["input"]["order"])
-    rollout_id, drawn = rollout["rollout_id"], zlib.crc32(rollout["rollout_id"].encode())
-    mode = "train" if rollout["is_train"] else "val"
-    return Order.from_dict(
-        {"group": "", "timeout_s": None, "seed": drawn, "mode": mode, **told, "id": rollout_id}
-    )
+    """The order in a rollout; who submits from elsewhere need not know its id and may leave the seed out."""
+    rollout_id = rollout["rollout_id"]
+    drawn, mode = zlib.crc32(rollout_id.encode()), "train" if rollout["is_train"] else "val"
+    defaults = {"group": "", "timeout_s": None, "seed": drawn, "mode": mode}
+    return Order.from_dict({**defaults, **json.loads(rollout["input"]["order"]), "id": rollout_id})
 
 
 def _move(request: dict[str, Any]) -> Move:
