@@ -201,7 +201,7 @@ class CodeReview(DeskScenario):
     ) -> tuple[Variant, dict[str, Any], dict[str, str]]:
         """See `DeskScenario.draw_case`."""
         program = programs()[draw.pick(names(split))]
-        clean = draw.chance(CLEAN_SHARE)
+        clean = situation == "forbidden" or draw.chance(CLEAN_SHARE)
         variant = Variant(program.name) if clean else draw.pick(catalogue.variants(program.name))
         possible = range(len(changes.decoys(program.source)))
         decoys = draw.some(possible, draw.number(1 if clean else 0, 2))

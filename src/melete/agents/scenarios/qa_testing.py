@@ -225,7 +225,8 @@ class QaTesting(DeskScenario):
         """See `DeskScenario.draw_case`."""
         program = programs()[draw.pick(names(split))]
         wrong = [variant for variant in catalogue.variants(program.name) if variant.fails]
-        variant = Variant(program.name) if draw.chance(CLEAN_SHARE) else draw.pick(wrong)
+        clean = situation == "forbidden" or draw.chance(CLEAN_SHARE)
+        variant = Variant(program.name) if clean else draw.pick(wrong)
         failing = catalogue.failing(variant)
         function = draw.pick(failing).function if failing else draw.pick(program.functions)
         smallest = next((example for example in failing if example.function == function), None)

@@ -1,7 +1,7 @@
 """What reviewing and testing have in common: the person who asks, how requests are drawn, and the scripted expert.
 
 Splits: `train` and `held_out` share programs and lines but no combination of program, defect and sentence, and a fifth
-of the defects is in `held_out` alone. `unseen` has programs and lines of its own.
+of the defects is in `held_out` alone (a program without a defect counts as one). `unseen` has programs and lines of its own.
 
 Limits: English; the person wants one thing, and answers by keyword.
 """
