@@ -7,10 +7,12 @@ import json
 
 import pytest
 
+from melete.agents import scenario
 from melete.agents.scenarios._programs import catalogue, changes, checks, defects, library
 from melete.agents.scenarios._programs.catalogue import Variant
 from melete.agents.scenarios._programs.library import Example
-from melete.errors import MissingExtraError
+from melete.errors import MissingExtraError, SandboxError
+from melete.evals import sandbox
 
 PROGRAMS = library.programs()
 TESTS = "from bad import f\n\n\ndef test_one():\n    assert f() == 1\n\n\ndef test_two():\n    pass\n"
@@ -149,8 +151,20 @@ def test_program_that_cannot_be_imported_is_an_error_with_its_reason() -> None:
 def test_missing_tool_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ruff" else find(name))
+    checks.require.cache_clear()
     with pytest.raises(MissingExtraError, match=r"melete\[scenarios\]"):
         checks.require()
+
+
+def test_missing_sandbox_is_said_before_an_episode_and_not_by_a_failed_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = {"namespaces": "refused", "landlock": "refused"}
+    monkeypatch.setattr(sandbox, "_unavailable", refused)
+    checks.require.cache_clear()
+    with pytest.raises(SandboxError):
+        checks.require()
+    assert "sandbox" in str(scenario.load("qa_testing").unavailable())
 
 
 def test_difference_numbers_the_new_lines() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -77,15 +78,18 @@ class Report:
         return [test for test in self.tests if not test.passed]
 
 
+@lru_cache(maxsize=1)
 def require() -> None:
-    """Says early that the tools are there.
+    """Says early that the tools are there, so that their absence is never taken for an agent's failure.
 
     Raises:
         MissingExtraError: ruff or pytest is not installed.
+        SandboxError: the sandbox cannot be set up here.
     """
     for library in ("ruff", "pytest"):
         if importlib.util.find_spec(library) is None:
             raise MissingExtraError(library, EXTRA)
+    sandbox.run("")
 
 
 @lru_cache(maxsize=4096)
@@ -109,6 +113,8 @@ def lint(source: str) -> tuple[Finding, ...]:
 
 
 _reports: dict[Suite, Report] = {}
+_one_at_a_time = threading.Lock()
+"""Held while suites run, so that episodes in several threads do not test the same program at once."""
 
 
 def report(suite: Suite, others: Sequence[Suite] = ()) -> Report:
@@ -126,9 +132,9 @@ def report(suite: Suite, others: Sequence[Suite] = ()) -> Report:
 def reports(suites: Sequence[Suite]) -> list[Report]:
     """Runs suites with pytest in one sandbox; those whose result is known are not run again. Raises as `report`."""
     require()
-    missing = [suite for suite in dict.fromkeys(suites) if suite not in _reports]
-    if missing:
-        found = _run(missing, LIMITS)
+    with _one_at_a_time:
+        missing = [suite for suite in dict.fromkeys(suites) if suite not in _reports]
+        found = _run(missing, LIMITS) if missing else []
         for suite in missing[len(found) :]:  # the one that took the sandbox down, and those after it
             alone = _run([suite], ALONE)
             found.append(alone[0] if alone else Report((), "the tests did not end"))

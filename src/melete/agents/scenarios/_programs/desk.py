@@ -1,7 +1,7 @@
 """What reviewing and testing have in common: the person who asks, how requests are drawn, and the scripted expert.
 
 Splits: `train` and `held_out` share programs and lines but no combination of program, defect and sentence, and a fifth
-of the defects is in `held_out` alone (a program without a defect counts as one). `unseen` has programs and lines of its own.
+of the defects is in `held_out` alone. `unseen` has programs and lines of its own.
 
 Limits: English; the person wants one thing, and answers by keyword.
 """
@@ -25,7 +25,7 @@ from melete.agents.scenario import Policy, Scenario, State, Task, World
 from melete.agents.scenarios._programs import checks
 from melete.agents.scenarios._programs.catalogue import Variant
 from melete.datasets.toolcalls.drawing import Draw
-from melete.errors import ConfigError, MissingExtraError
+from melete.errors import ConfigError, MissingExtraError, SandboxError
 from melete.records import Turn
 
 ASKS = re.compile(r"\?|\b(please (tell|give|name|say)|need (the|your|to know)|which|what)\b", re.I)
@@ -106,10 +106,10 @@ class DeskScenario(Scenario):
         return [self._task(split, seed, index) for index in range(start, start + count)]
 
     def unavailable(self) -> str | None:
-        """That ruff or pytest is missing, and how to install it."""
+        """That ruff, pytest or the sandbox is missing, and what to do about it."""
         try:
             checks.require()
-        except MissingExtraError as error:
+        except (MissingExtraError, SandboxError) as error:
             return str(error)
         return None
 
