@@ -42,7 +42,7 @@ class DeskWorld(World):
         return {"ticket": ticket, "open": True}
 
     @tool
-    def close(self, ticket: str, hours: int = 0) -> str:  # type: ignore[override]
+    def close(self, ticket: str, hours: int = 0) -> str:
         """Closes a ticket.
 
         Args:

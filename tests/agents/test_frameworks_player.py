@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ import pytest
 
 from agents.desk import LINES, Desk, echo_model, policy_at, settings_in, task
 from melete.agents import frameworks
+from melete.agents.environment import Environment
 from melete.agents.hub import Episode, PolicyRef
 from melete.agents.player import Agent, EpisodeOver, Session, play
-from melete.errors import MissingExtraError, UnknownNameError
+from melete.errors import MissingExtraError, ScenarioError, UnknownNameError
 from melete.serve.recording import Recorder
 from melete.serve.server import Server
 
@@ -155,6 +157,39 @@ def test_without_recorder_the_policys_own_key_is_used_and_no_move_is_kept(
     assert (episode.status, episode.moves) == ("ok", ())
     assert episode.outcome is not None
     assert episode.outcome.success
+
+
+def test_scenario_that_is_wrong_in_itself_is_not_taken_for_an_agents_failure(
+    practice: tuple[Server, Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swallowing(session: Session) -> None:
+        with contextlib.suppress(Exception):
+            look(session)
+
+    monkeypatch.setattr(Desk, "value", lambda self, state: 7.0 * state["episode"]["steps"])
+    with pytest.raises(ScenarioError, match="reward"):
+        played(practice, swallowing, "out_of_range")
+
+
+def test_scenario_that_raises_fails_the_episode_even_if_the_agent_keeps_it_to_itself(
+    practice: tuple[Server, Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swallowing(session: Session) -> None:
+        with contextlib.suppress(Exception):
+            look(session)
+
+    monkeypatch.setattr(Desk, "value", lambda self, state: 1 / 0)
+    episode = played(practice, swallowing, "scenario_raises")
+    assert (episode.status, episode.error) == ("failed", "ZeroDivisionError: division by zero")
+
+
+def test_world_is_freed_when_the_episode_has_ended(
+    practice: tuple[Server, Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[object] = []
+    monkeypatch.setattr(Environment, "close", lambda self: freed.append(self.world))
+    played(practice, plain(), "freed")
+    assert freed[-1] is not None
 
 
 def test_unknown_framework_names_the_known_ones() -> None:

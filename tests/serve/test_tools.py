@@ -153,3 +153,23 @@ def test_strict_tool_called_freely_gets_arguments_of_its_schema(client: openai.O
     jsonschema.validate(json.loads(call.function.arguments), CALCULATOR["function"]["parameters"])  # type: ignore[index]
     words = client.chat.completions.create(model="echo", messages=ASK, tools=[strict])
     assert words.choices[0].message.content == ASK[0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "same"), [('{"expression": "2 + 3"}', True), ('{ "expression":"2 + 3" }', False)]
+)
+def test_call_that_a_client_put_through_json_is_read_as_the_model_wrote_it(
+    client: openai.OpenAI, arguments: str, same: bool
+) -> None:
+    def prompt(written: str) -> Any:
+        call = {"id": "c", "type": "function", "function": {"name": "calculator", "arguments": written}}
+        history: list[Any] = [
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": "5"},
+        ]
+        answer: Any = client.chat.completions.create(
+            model="tiny", messages=ASK + history, max_tokens=1, extra_body={"return_token_ids": True}
+        )
+        return answer.prompt_token_ids
+
+    assert (prompt(arguments) == prompt('{"expression":"2 + 3"}')) is same

@@ -13,15 +13,17 @@ recorder it is counted as the failed call that it is, but the model has read the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from melete.actions.action import Message, ToolAction
 from melete.agents.hub import Episode, EpisodeStatus, Move, PolicyRef
+from melete.errors import MeleteError
 from melete.records import ToolCall, Turn
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class Session:
         tools: the scenario's tools, bound to this episode.
         seed: of this episode, for an agent that draws something itself.
         over: set when the episode has ended.
+        fault: what the scenario itself raised, if it did.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Session:
             for f in (schema["function"] for schema in env.scenario.toolset.schemas)
         ]
         self.over = threading.Event()
+        self.fault: Exception | None = None
         self._env = env
         self._ledger = _Ledger(env, heard or list)
         self._lock = threading.Lock()
@@ -125,7 +129,7 @@ class Session:
         Raises:
             EpisodeOver: the episode has ended.
         """
-        with self._lock:
+        with self._acting():
             self._ledger.settle()
             self._note_end()
             if self.over.is_set():
@@ -136,7 +140,7 @@ class Session:
 
     def say(self, text: str) -> str | None:
         """Tells the person something; returns the answer, or None when the episode is over."""
-        with self._lock:
+        with self._acting():
             self._ledger.settle()
             self._note_end()
             if self.over.is_set():
@@ -151,10 +155,23 @@ class Session:
 
     def leave(self) -> None:
         """The agent has returned: what it proposed last is counted, and the episode ends."""
-        with self._lock:
+        with self._acting():
             if not self.over.is_set():
                 self._ledger.settle(last=True)
         self.end()
+
+    @contextlib.contextmanager
+    def _acting(self) -> Iterator[None]:
+        """One at a time; what the scenario itself raises ends the episode, even if a framework keeps it from us."""
+        with self._lock:
+            try:
+                yield
+            except EpisodeOver:
+                raise
+            except Exception as error:  # the scenario's own code
+                self.fault = error
+                self.over.set()
+                raise
 
     def _note_end(self) -> None:
         if self._env.over:
@@ -219,7 +236,7 @@ def play(
     group: str = "",
     recorder: Recorder | None = None,
 ) -> Episode:
-    """Plays one episode; it never raises for what the agent did.
+    """Plays one episode; it never raises for what the agent did, and frees the environment's world at the end.
 
     Args:
         agent: what practises.
@@ -231,6 +248,9 @@ def play(
         group: tries of one task share it.
         recorder: of the server at `policy.endpoint`. None if another, such as a gateway, records what the model says;
             the episode then has no moves, and the agent gets the policy's own key.
+
+    Raises:
+        MeleteError: the scenario is wrong in itself, such as one whose reward leaves its range.
     """
     start_s = time.perf_counter()
     request, _ = env.reset(seed=seed)
@@ -246,10 +266,13 @@ def play(
     moves = recorder.close(episode_id) if recorder else []
     if in_time:
         thread.join(GRACE_S)
+    if isinstance(session.fault, MeleteError):
+        raise session.fault
     # What an agent raises because its episode is over, or its model's context is full, is no failure.
-    failure = errors[0] if errors and not (session.done or full) else None
+    failure = session.fault or (errors[0] if errors and not (session.done or full) else None)
     status: EpisodeStatus = "timeout" if not in_time else "failed" if failure else "ok"
     outcome = env.outcome
+    env.close()
     assert env.task is not None
     return Episode(
         id=episode_id,

@@ -63,7 +63,9 @@ class Message(Loose):
 
     def turn(self) -> Turn:
         """The message as a record."""
-        calls = tuple(ToolCall(c.id, c.function.name, c.function.arguments) for c in self.tool_calls or ())
+        calls = tuple(
+            ToolCall(c.id, c.function.name, as_written(c.function.arguments)) for c in self.tool_calls or ()
+        )
         role = "system" if self.role == "developer" else self.role
         return Turn(role, self.content or "", calls, self.tool_call_id)
 
@@ -302,6 +304,19 @@ class CompletionRequest(GenerationRequest):
         if isinstance(self.prompt[0], int):
             return [self.prompt]
         return self.prompt
+
+
+def as_written(arguments: str) -> str:
+    """A call's arguments as our models write them, without spaces, where a client has put them into `json.dumps`."""
+    try:
+        value = json.loads(arguments)
+    except ValueError:
+        return arguments
+    return (
+        compact(value)
+        if arguments in (json.dumps(value), json.dumps(value, ensure_ascii=False))
+        else arguments
+    )
 
 
 def compact(value: Any) -> str:
