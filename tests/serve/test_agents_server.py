@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from melete.actions import trace
+from melete.actions.guard import Guard
 from melete.errors import DeploymentError
 from melete.serve import deployment, echo, models
 from melete.serve.agents import Agents
@@ -146,13 +147,31 @@ def test_act_with_a_wrong_body_says_what_is_due(
     assert message in till(status, **body)
 
 
-def test_every_action_is_in_the_trace(till: Any, settings: Settings) -> None:
+def test_every_action_is_in_the_trace_and_the_trace_can_be_judged_again(
+    till: Any, settings: Settings
+) -> None:
     till(observation='call pay {"order": "A", "amount": 5}')
-    till()
+    till(observation='call verify {"order": "A"}')
+    till(observation='{"order": "A"}')
+    till(observation='call pay {"order": "A", "amount": 500}')
+    till(observation="error: the till is empty")
+    till(observation='call close {"order": "A"}')
+    till(confirm=True)
+    till(observation="{}")
     lines = list(trace.read(settings.home / "deployments" / "till" / "traces" / "v1.0.jsonl"))
-    assert [line["verdict"] for line in lines] == ["refuse", "allow"]
+    assert [line["verdict"] for line in lines] == [
+        "refuse", "allow", "allow", "clamp", "allow", "ask", "allow", "allow",
+    ]  # fmt: skip
     assert lines[0]["run"] == "till_v1.0"
-    assert lines[0]["proposed"]["name"] == "pay"
+    assert lines[1]["result"] == {"order": "A"}
+    assert (lines[3]["ok"], lines[3]["executed"]["arguments"]["amount"]) == (False, 100)
+    assert trace.check(lines) == []
+    assert trace.replay(lines, Guard.from_dict(GUARD)) == []
+
+
+def test_act_that_fails_at_the_start_leaves_no_conversation(till: Any, settings: Settings) -> None:
+    till(409)
+    assert till(observation="hello")["step"] == 1
 
 
 def test_agent_says_version_health_and_criteria(settings: Settings, serve: Any) -> None:

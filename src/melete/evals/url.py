@@ -89,8 +89,8 @@ class UrlModel:
 
         def one(prompt: str) -> str:
             body = {"model": self._name, "prompt": prompt, **_sampling(how)}
-            answer = self._answer("completions", body)
-            return "" if answer is None else str(answer["choices"][0].get("text") or "")
+            choice = self._answer("completions", body)
+            return "" if choice is None else str(choice.get("text") or "")
 
         return self._many(one, prompts)
 
@@ -99,8 +99,8 @@ class UrlModel:
 
         def one(conversation: Conversation) -> Turn:
             body = {"model": self._name, **conversation.to_openai(), **_sampling(how)}
-            answer = self._answer("chat/completions", body)
-            return Turn("assistant") if answer is None else _turn(answer["choices"][0]["message"])
+            choice = self._answer("chat/completions", body)
+            return Turn("assistant") if choice is None else _turn(choice["message"])
 
         return self._many(one, conversations)
 
@@ -110,12 +110,12 @@ class UrlModel:
         def one(request: ScoreRequest) -> ScoreResult:
             text = request.context + request.continuation
             body = {"model": self._name, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1}
-            answer = self._answer(
+            choice = self._answer(
                 "completions", body | {"temperature": 0.0}, asks="log-probabilities of a prompt"
             )
-            if answer is None:
+            if choice is None:
                 raise NotOfferedError(f"A text to score does not fit the context of {self._name}.")
-            return _scored(request, text, answer["choices"][0], self.url)
+            return _scored(request, text, choice, self.url)
 
         return self._many(one, requests)
 
@@ -137,13 +137,13 @@ class UrlModel:
         return results
 
     def _answer(self, path: str, body: dict[str, Any], asks: str = "") -> dict[str, Any] | None:
-        """The server's answer; None where the prompt does not fit the model's context."""
+        """The first choice of the answer; None where the prompt does not fit the model's context."""
         while True:
             with self._lock:
                 sent = _without(body, self._left_out)
             response = self._send("POST", path, sent)
             if response.status_code == 200:
-                return self._read(response)
+                return self._choice(response, "message" if path.startswith("chat") else "text")
             problem = _problem(response)
             if _about_context(problem):
                 with self._lock:
@@ -203,17 +203,24 @@ class UrlModel:
     def _read(self, response: httpx.Response) -> dict[str, Any]:
         try:
             value = response.json()
-            if not isinstance(value, dict):
-                raise ValueError(f"a {type(value).__name__}")
-            if response.request.method == "POST":
-                choice = value["choices"][0]
-                assert isinstance(choice, dict)
-        except (ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
-            raise ServerError(
-                f"{response.request.url} answered something that is no completion: {response.text[:120]!r}.",
-                next_step="Is it an OpenAI-compatible API?",
-            ) from error
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise self._odd(response)
         return value
+
+    def _choice(self, response: httpx.Response, part: str) -> dict[str, Any]:
+        choices = self._read(response).get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(first, dict) or (part == "message" and not isinstance(first.get(part), dict)):
+            raise self._odd(response)
+        return first
+
+    def _odd(self, response: httpx.Response) -> ServerError:
+        return ServerError(
+            f"{response.request.url} answered something that is no completion: {response.text[:120]!r}.",
+            next_step="Is it an OpenAI-compatible API?",
+        )
 
     def _failure(
         self, response: httpx.Response, problem: dict[str, Any], body: dict[str, Any], asks: str

@@ -55,6 +55,14 @@ class Step:
     written: str = ""
 
 
+@dataclass(frozen=True)
+class Result:
+    """How an executed call ended, as its executor says."""
+
+    ok: bool
+    value: Any
+
+
 class Checks:
     """The arguments' checks of an agent's tools, compiled once."""
 
@@ -131,8 +139,8 @@ class Conversing:
             for call in turn.tool_calls:
                 self._replay_call(call, results.get(call.id))
 
-    def observe(self, text: str, ok: bool = True) -> None:
-        """Takes the result of the call that was allowed last, or the person's next message.
+    def observe(self, text: str, ok: bool = True) -> Result | None:
+        """Takes the result of the call that was allowed last, or the person's next message (then None is returned).
 
         Raises:
             OutOfTurn: a confirmation is due, or the conversation is over.
@@ -140,12 +148,15 @@ class Conversing:
         self._must_be_open()
         if self._asked is not None:
             raise OutOfTurn("The agent waits for a confirmation: send 'confirm' with true or false.")
+        self.guard.beat()
         if self._due is None:
             self._say("user", text)
-            return
+            return None
         (call_id, action), self._due = self._due, None
         self.turns.append(Turn("tool", text, (), call_id))
-        self.guard.record(action, ok and not text.startswith(FAILED), _value(text))
+        result = Result(ok and not text.startswith(FAILED), _value(text))
+        self.guard.record(action, result.ok, result.value)
+        return result
 
     def confirm(self, yes: bool) -> Step | None:
         """Takes the person's answer to a call that needs one; None where it was declined and the agent goes on.
@@ -156,6 +167,7 @@ class Conversing:
         self._must_be_open()
         if self._asked is None:
             raise OutOfTurn("No action waits for a confirmation.")
+        self.guard.beat()
         (call_id, action), self._asked = self._asked, None
         if not yes:
             self.turns.append(Turn("tool", NOT_CONFIRMED, (), call_id))
@@ -185,7 +197,8 @@ class Conversing:
         judgement = self.guard.judge(action)
         problem = self.checks.problem(action)
         if problem and judgement.verdict is not Verdict.ABORT:
-            # It could not be executed; the schema says more than the guard.
+            # It could not be executed; the schema says more than the guard, for which it is a call that failed.
+            self._failed(judgement)
             self._tell(call.id, f"error: {problem}")
             return Step(to_dict(action), "refuse", (problem,), "schema", None, written)
         return self._judged(call.id, action, judgement, written)
@@ -224,9 +237,10 @@ class Conversing:
             action = ToolAction.from_call(call)
         except ValueError:
             return
-        if self.checks.problem(action):
-            return
         judgement = self.guard.judge(action)
+        if self.checks.problem(action):
+            self._failed(judgement)
+            return
         if result is None:
             return
         if judgement.verdict is Verdict.ASK and not result.startswith(FAILED):
@@ -236,6 +250,11 @@ class Conversing:
         if judgement.verdict in (Verdict.ALLOW, Verdict.CLAMP):
             self.guard.record(judgement.action, not result.startswith(FAILED), _value(result))
         self.over = self.over or judgement.verdict is Verdict.ABORT
+
+    def _failed(self, judgement: Judgement) -> None:
+        """Notes that a call which the guard allowed was not executed."""
+        if judgement.verdict in (Verdict.ALLOW, Verdict.CLAMP):
+            self.guard.record(judgement.action, False)
 
     def _say(self, role: str, text: str) -> None:
         self.turns.append(Turn(role, text))

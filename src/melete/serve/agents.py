@@ -145,7 +145,23 @@ class Session:
     agent: Agent
     conversing: Conversing
     used_s: float
+    facts: dict[str, Any] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _held: dict[str, Any] | None = None
+
+    def trace(self, line: dict[str, Any], executable: bool) -> None:
+        """Writes a step; one whose action may be executed waits for its result, which belongs into the same line."""
+        self.settle(False, None)
+        if executable:
+            self._held = line
+        else:
+            self.agent.trace.write(**line)
+
+    def settle(self, ok: bool, result: Any) -> None:
+        """Writes the step that waited for its result."""
+        if self._held is not None:
+            line, self._held = self._held, None
+            self.agent.trace.write(**line, ok=ok, result=result)
 
 
 class Agents:
@@ -256,12 +272,13 @@ class Agents:
         """
         now_s = time.monotonic()
         while self._sessions and next(iter(self._sessions.values())).used_s < now_s - SESSION_S:
-            self._sessions.popitem(last=False)
+            self._sessions.popitem(last=False)[1].settle(False, None)
         agent = self.find(name)
         if wanted.session_id is None:
             if len(self._sessions) >= MOST_SESSIONS:
                 raise Problem(503, f"{MOST_SESSIONS} conversations are open here; end some.", code="too_many")
-            made = Session(f"s-{secrets.token_urlsafe(12)}", agent, agent.converse(wanted.facts), now_s)
+            facts = wanted.facts or {}
+            made = Session(f"s-{secrets.token_urlsafe(12)}", agent, agent.converse(facts), now_s, facts)
             self._sessions[made.id] = made
             return made
         found = self._sessions.get(wanted.session_id)
@@ -283,6 +300,18 @@ class Agents:
         found.used_s = now_s
         self._sessions.move_to_end(found.id)
         return found
+
+    def forget(self, session: Session) -> None:
+        """Drops a conversation whose first request failed: nobody knows its id."""
+        self._sessions.pop(session.id, None)
+
+    def close(self) -> None:
+        """Writes what waited for a result, and closes the traces."""
+        self.running = False
+        for session in self._sessions.values():
+            session.settle(False, None)
+        for agent in self._loaded.values():
+            agent.trace.close()
 
     def describe(self, agent: Agent) -> dict[str, Any]:
         """What `GET /v1/agents/{name}` says."""
@@ -398,7 +427,11 @@ def add_to(app: FastAPI, agents: Agents) -> None:
         wanted = await body.read(request, ActRequest, empty=b"{}")
         session = agents.session(name, wanted)
         async with session.lock:
-            return await _act(app, request, session, wanted)
+            try:
+                return await _act(app, request, session, wanted)
+            finally:
+                if session.conversing.steps == 0:
+                    agents.forget(session)
 
     @app.get("/v1/agents/{name}")
     async def one_agent(name: AgentName) -> dict[str, Any]:
@@ -422,7 +455,7 @@ async def _act(app: FastAPI, request: Request, session: Session, wanted: ActRequ
     if conversing.steps >= MOST_STEPS:
         raise Problem(409, f"The conversation has {MOST_STEPS} actions; begin a new one.", code="too_long")
     try:
-        step = _take(conversing, wanted)
+        step = _take(session, wanted)
         if step is None:
             conversing.must_go_on()
             if conversing.wants_turn:
@@ -441,12 +474,13 @@ async def _act(app: FastAPI, request: Request, session: Session, wanted: ActRequ
     return JSONResponse(_reply(agent, session, step, usage))
 
 
-def _take(conversing: Conversing, wanted: ActRequest) -> Step | None:
+def _take(session: Session, wanted: ActRequest) -> Step | None:
     """Takes what was posted; a confirmed action is judged again and is the step."""
+    conversing = session.conversing
     if wanted.confirm is not None:
         return conversing.confirm(wanted.confirm)
     if wanted.observation is not None:
-        conversing.observe(wanted.observation, wanted.ok)
+        _observe(session, wanted.observation, wanted.ok)
     if wanted.messages is not None and not conversing.turns:
         turns = [message.turn() for message in wanted.messages]
         conversing.replay([turn for turn in turns if turn.role != "system"])
@@ -459,8 +493,14 @@ def _take(conversing: Conversing, wanted: ActRequest) -> Step | None:
                     f"A {message.role} message does not fit here; due is: {conversing.due or 'the agent'}. "
                     "The agent's own turns are kept on the server."
                 )
-            conversing.observe(message.content or "", wanted.ok)
+            _observe(session, message.content or "", wanted.ok)
     return None
+
+
+def _observe(session: Session, text: str, ok: bool) -> None:
+    result = session.conversing.observe(text, ok)
+    if result is not None:
+        session.settle(result.ok, result.value)
 
 
 def _chat(agent: Agent, conversing: Conversing, wanted: ActRequest) -> ChatRequest:
@@ -497,21 +537,24 @@ def _reply(agent: Agent, session: Session, step: Step, usage: dict[str, Any]) ->
 
 def _trace(agent: Agent, session: Session, step: Step, wanted: ActRequest) -> None:
     last = wanted.messages[-1].content if wanted.messages else None
-    agent.trace.write(
-        time_s=time.time(),
-        step=session.conversing.steps,
-        run=agent.deployment.id,
-        episode=session.id,
-        observation=wanted.observation if wanted.observation is not None else last,
-        model_output=step.written,
-        proposed=step.proposed,
-        verdict=step.verdict,
-        reasons=list(step.reasons),
-        rule=step.rule,
-        executed=step.execute,
-        result=None,
-        reward=None,
-    )
+    line = {
+        "time_s": time.time(),
+        "step": session.conversing.steps,
+        "run": agent.deployment.id,
+        "episode": session.id,
+        "observation": wanted.observation if wanted.observation is not None else last,
+        "model_output": step.written,
+        "proposed": step.proposed,
+        "verdict": step.verdict,
+        "reasons": list(step.reasons),
+        "rule": step.rule,
+        "executed": step.execute,
+    }
+    if session.conversing.steps == 1:
+        line["facts"] = session.facts
+    if wanted.confirm:
+        line["confirmed"] = True
+    session.trace(line, step.execute is not None and step.execute["type"] == "tool")
 
 
 def _end_when_idle(engine: Engine | EchoEngine) -> None:

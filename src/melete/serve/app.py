@@ -81,6 +81,8 @@ def create_app(
         yield
         for engine in {id(model.engine): model.engine for model in models.values()}.values():
             await asyncio.to_thread(engine.stop)
+        if agents is not None:
+            agents.close()
 
     app = FastAPI(title="Melete", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(auth.TokenGate, token=settings.token, recorder=recorder)

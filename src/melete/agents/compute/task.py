@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,11 @@ STARTED = "melete: the job starts"
 REMOTE_HOME = "~/melete/home"
 SET_UP = """\
 set -e
-python3 -m venv ~/melete/env
-~/melete/env/bin/python -m pip install --quiet --upgrade pip
-~/melete/env/bin/python -m pip install --quiet -r requirements.txt
+export PATH="$HOME/.local/bin:$PATH"
+# Images of providers have older Pythons; uv brings the one that is needed.
+command -v uv || python3 -m pip install --quiet --user uv || curl -LsSf https://astral.sh/uv/install.sh | sh
+uv venv --quiet --python {python} ~/melete/env
+uv pip install --quiet --python ~/melete/env/bin/python -r requirements.txt
 ~/melete/env/bin/python -c "import torch; assert torch.cuda.is_available(), 'no working CUDA device here'"
 """
 RUN = """\
@@ -106,7 +109,8 @@ def build(cloud: Cloud, work: Job, name: str, workdir: str) -> dict[str, Any]:
     task: dict[str, Any] = {"name": name, "workdir": workdir, "resources": resources}
     if work.mounts:
         task["file_mounts"] = dict(sorted(work.mounts.items()))
-    return task | {"setup": SET_UP, "run": RUN.format(started=STARTED)}
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return task | {"setup": SET_UP.format(python=python), "run": RUN.format(started=STARTED)}
 
 
 def stage(folder: Path, task: Mapping[str, Any], work: Job) -> Path:
@@ -166,6 +170,11 @@ def _datasets(value: str, settings: Settings) -> dict[str, str]:
     """Folders of the datasets of a mixture such as `a:0.7,b`; generated ones have none."""
     mounts = {}
     for part in value.split(","):
+        if Path(part.strip()).exists():
+            raise ConfigError(
+                f"{part.strip()} is a path, which another machine does not have.",
+                next_step="Give the data a name: melete data add",
+            )
         name = part.strip().partition(":")[0].partition("@")[0]
         for root in filter(None, (settings.datasets, settings.data)):
             if (root / name).is_dir():
