@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from melete import settings as settings_module
+from melete.actions import trace
 from melete.actions.action import ToolAction
 from melete.agents import deploy
+from melete.agents import scenario as scenarios
 from melete.agents.trained import TrainedAgent
 from melete.errors import ConfigError, DeploymentError, UnknownNameError
 from melete.serve import models
@@ -94,12 +96,12 @@ def test_call_that_the_guard_refuses_never_reaches_the_users_function(
     trained: TrainedAgent, name: str
 ) -> None:
     answer = asked(trained, name, 'please\ncall erase {"ticket":"T7"}', [look, erase])
-    assert answer.startswith("The tool answered: refused: erase is refused")
+    assert answer.startswith("The tool answered: Refused: it is not among what is allowed")
 
 
 def test_tool_without_a_function_says_that_it_is_not_connected(trained: TrainedAgent, name: str) -> None:
     answer = asked(trained, name, 'please\ncall close {"ticket":"T7","hours":1}', None)
-    assert answer == "The tool answered: error: This tool is not connected here."
+    assert answer == "The tool answered: Error: This tool is not connected here."
 
 
 def test_agent_object_is_the_frameworks_own(trained: TrainedAgent, name: str) -> None:
@@ -135,6 +137,30 @@ def test_two_conversations_have_a_guard_session_each(trained: TrainedAgent) -> N
 
 def test_wrong_arguments_are_said_to_the_model(trained: TrainedAgent) -> None:
     assert "ticket is missing" in trained.start([look]).act(ToolAction("look", {"tick": 1}))
+
+
+def test_failed_calls_are_worded_as_in_practice(trained: TrainedAgent) -> None:
+    env = scenarios.load("desk").create_environment()
+    env.reset()
+    guarded = trained.start(trained.practice_world())
+    calls = (
+        ToolAction("nosuch", {}),
+        ToolAction("look", {"tick": 1}),
+        ToolAction("look", {"ticket": "T9"}),
+        ToolAction("erase", {"ticket": "T1"}),
+    )
+    assert [guarded.act(call) for call in calls] == [env.step(call)[0] for call in calls]
+
+
+def test_every_call_is_traced_with_its_verdict(home: Settings) -> None:
+    with TrainedAgent.load("desk_v1.0", settings=home) as agent:
+        guarded = agent.start([look])
+        guarded.act(ToolAction("look", {"ticket": "T4"}))
+        guarded.act(ToolAction("erase", {"ticket": "T4"}))
+        assert agent.traces is not None
+        *_, one, two = trace.read(agent.traces)
+    assert (one["verdict"], one["result"], one["ok"]) == ("allow", "T4 is blue", True)
+    assert (two["verdict"], two["ok"], two["rule"]) == ("refuse", False, "default")
 
 
 def test_function_that_the_agent_has_no_tool_for_is_refused(trained: TrainedAgent) -> None:

@@ -14,27 +14,24 @@ try an agent where nothing is real: `trained.to_openai(tools=trained.practice_wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melete import settings as settings_module
 from melete.actions.action import ToolAction
-from melete.actions.guard import Guard, GuardSession, Verdict
-from melete.actions.tools import Tool, ToolSet
+from melete.actions.guard import Guard
+from melete.actions.trace import TraceWriter
 from melete.agents import frameworks
 from melete.agents import scenario as scenarios
+from melete.agents.guarded import Functions, GuardedTools
 from melete.agents.scenario import World
 from melete.errors import ConfigError, UnknownNameError
-from melete.records import ToolCall
 from melete.settings import Settings
 
 if TYPE_CHECKING:
     from melete.serve.server import Server
-
-NOT_CONNECTED = "This tool is not connected here."
-Functions = Iterable[Tool | Callable[..., Any]] | World | None
 
 
 @dataclass
@@ -51,6 +48,7 @@ class TrainedAgent:
         url: of an OpenAI-compatible server that serves the model by its name, ending in `/v1`; empty serves it here.
         api_key: for that server.
         confirm: asked when the guard wants a person to confirm a call; nobody confirms by default.
+        traces: file that every proposed call is appended to, with the guard's verdict; None writes none.
     """
 
     name: str
@@ -62,9 +60,11 @@ class TrainedAgent:
     url: str = ""
     api_key: str = field(default="none", repr=False)
     confirm: Callable[[ToolAction], bool] = lambda action: False
+    traces: Path | None = None
     settings: Settings = field(default_factory=settings_module.load, repr=False)
     device: str = "auto"
     _server: Server | None = field(default=None, repr=False)
+    _trace: TraceWriter | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -118,40 +118,48 @@ class TrainedAgent:
         """The model's name on the server."""
         return self.name
 
-    def start(self, tools: Functions = None) -> GuardedTools:
+    def start(self, tools: Functions = None, facts: Mapping[str, Any] | None = None) -> GuardedTools:
         """Begins a conversation: its tools, connected to your functions, behind a fresh session of the guard.
 
         Args:
             tools: functions by the names of the agent's tools (plain, `@tool` or `Tool`), or a world of the scenario.
+            facts: what the guard may know from the start, such as who is logged in.
 
         Raises:
             ConfigError: a function that the agent has no tool for.
         """
-        return GuardedTools(self, tools)
+        if self._trace is None and self.traces is not None:
+            self._trace = TraceWriter(self.traces)
+        return GuardedTools(
+            self.name, self.schemas, self.guard, tools, facts=facts, confirm=self.confirm, trace=self._trace
+        )
 
     def practice_world(self, split: str = "held_out", index: int = 0) -> World:
         """A world of the scenario, in which nothing is real."""
         scenario = scenarios.load(self.scenario)
         return scenario.world(scenario.tasks(split, 1, start=index)[0])
 
-    def to_openai(self, tools: Functions = None) -> Any:
-        """A `ToolLoop` over the plain openai client; see `start` for `tools`."""
-        return frameworks.load("openai").to_agent(self, self.start(tools))
+    def to_openai(self, tools: Functions = None, facts: Mapping[str, Any] | None = None) -> Any:
+        """A `ToolLoop` over the plain openai client; see `start` for the arguments."""
+        return frameworks.load("openai").to_agent(self, self.start(tools, facts))
 
-    def to_langchain(self, tools: Functions = None) -> Any:
-        """LangChain's agent, a compiled graph; see `start` for `tools`."""
-        return frameworks.load("langchain").to_agent(self, self.start(tools))
+    def to_langchain(self, tools: Functions = None, facts: Mapping[str, Any] | None = None) -> Any:
+        """LangChain's agent, a compiled graph; see `start` for the arguments."""
+        return frameworks.load("langchain").to_agent(self, self.start(tools, facts))
 
-    def to_autogen(self, tools: Functions = None) -> Any:
-        """AutoGen's `AssistantAgent`; see `start` for `tools`."""
-        return frameworks.load("autogen").to_agent(self, self.start(tools))
+    def to_autogen(self, tools: Functions = None, facts: Mapping[str, Any] | None = None) -> Any:
+        """AutoGen's `AssistantAgent`; see `start` for the arguments."""
+        return frameworks.load("autogen").to_agent(self, self.start(tools, facts))
 
-    def to_crewai(self, tools: Functions = None) -> Any:
-        """CrewAI's `Agent`; see `start` for `tools`."""
-        return frameworks.load("crewai").to_agent(self, self.start(tools))
+    def to_crewai(self, tools: Functions = None, facts: Mapping[str, Any] | None = None) -> Any:
+        """CrewAI's `Agent`; see `start` for the arguments."""
+        return frameworks.load("crewai").to_agent(self, self.start(tools, facts))
 
     def close(self) -> None:
-        """Ends the server of this process, if there is one."""
+        """Ends the server of this process, if there is one, and closes the trace."""
+        if self._trace is not None:
+            self._trace.close()
+            self._trace = None
         if self._server is not None:
             self._server.stop()
             self._server = None
@@ -161,92 +169,6 @@ class TrainedAgent:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class GuardedTools:
-    """The tools of one conversation: judged by the guard, then executed by your functions.
-
-    Attributes:
-        tools: with the names, descriptions and schemas that the agent practised with.
-    """
-
-    def __init__(self, trained: TrainedAgent, functions: Functions) -> None:
-        self._world = functions if isinstance(functions, World) else None
-        self._confirm = self._world.confirm if self._world else trained.confirm
-        connected = self._connected(trained, functions)
-        self.tools = [_tool(schema["function"], connected) for schema in trained.schemas]
-        self._set = ToolSet(self.tools)
-        facts = self._world.facts() if self._world else None
-        self._guard: GuardSession = trained.guard.start(facts)
-
-    def caller(self, name: str) -> Callable[[dict[str, Any]], str]:
-        """A function that proposes a call of one tool and returns what the model reads."""
-        return lambda arguments: self.act(ToolAction(name, arguments))
-
-    def propose(self, call: ToolCall) -> str:
-        """Proposes a call as a model wrote it; what comes back is for the model to read."""
-        try:
-            return self.act(ToolAction.from_call(call))
-        except ValueError as error:
-            return f"error: {error}"
-
-    def act(self, action: ToolAction) -> str:
-        """Judges a call and executes what is allowed of it; what comes back is for the model to read."""
-        judgement = self._guard.judge(action)
-        if judgement.verdict is Verdict.ASK and self._confirm(action):
-            self._guard.confirm(action)
-            judgement = self._guard.judge(action)
-        allowed = judgement.action
-        if judgement.verdict not in (Verdict.ALLOW, Verdict.CLAMP) or not isinstance(allowed, ToolAction):
-            # What is wrong with the call helps the model more than that it was refused.
-            problems = self._set.problems(action)
-            return f"error: {problems[0]}" if problems else f"refused: {' '.join(judgement.reasons)}"
-        result = self._set.call(allowed, on=self._world)
-        self._guard.record(allowed, result.ok, result.value)
-        return result.content if result.ok else f"error: {result.error}"
-
-    def _connected(self, trained: TrainedAgent, functions: Functions) -> dict[str, Tool | Callable[..., Any]]:
-        if isinstance(functions, World):
-            known = ToolSet.of(type(functions))
-            return {name: known[name] for name in known.names}
-        given = {_name(one): one for one in functions or ()}
-        own = [schema["function"]["name"] for schema in trained.schemas]
-        unknown = sorted(set(given) - set(own))
-        if unknown:
-            raise ConfigError(
-                f"{trained.name} has no tool for {', '.join(unknown)}.",
-                allowed=f"Its tools: {', '.join(own)}.",
-            )
-        return given
-
-
-def _tool(function: dict[str, Any], connected: dict[str, Tool | Callable[..., Any]]) -> Tool:
-    """A tool as the agent knows it, with the function that was given for it."""
-    name, description = function["name"], function.get("description", "")
-    parameters = function.get("parameters") or {"type": "object", "properties": {}}
-    given = connected.get(name, _not_connected)
-    own = _own(given)
-    if own is not None:
-        return replace(own, name=name, description=description, parameters=parameters)
-    assert not isinstance(given, Tool)
-    return Tool(name, description, parameters, given)
-
-
-def _not_connected(**arguments: Any) -> str:
-    from melete.actions.tools import ToolFailure
-
-    raise ToolFailure(NOT_CONNECTED)
-
-
-def _name(one: Tool | Callable[..., Any]) -> str:
-    own = _own(one)
-    return own.name if own is not None else str(getattr(one, "__name__", type(one).__name__))
-
-
-def _own(one: Tool | Callable[..., Any]) -> Tool | None:
-    """The `Tool` that something is, or that `@tool` made of it."""
-    found = one if isinstance(one, Tool) else getattr(one, "__tool__", None)
-    return found if isinstance(found, Tool) else None
 
 
 def _deployed(settings: Settings, ref: str) -> dict[str, Any] | None:
@@ -265,6 +187,7 @@ def _deployed(settings: Settings, ref: str) -> dict[str, Any] | None:
         "system_prompt": found.system_prompt,
         "schemas": found.tools,
         "guard": Guard.from_dict(found.guard, f"guard of {found.id}"),
+        "traces": deployment.root(settings) / found.name / "traces" / f"v{found.version}.jsonl",
     }
 
 

@@ -20,9 +20,10 @@ from melete.errors import ConfigError, MissingExtraError, ScenarioError
 if TYPE_CHECKING:
     from melete.actions.tools import Tool
     from melete.agents.environment import Environment
+    from melete.agents.guarded import GuardedTools
     from melete.agents.player import Agent
     from melete.agents.scenario import Scenario, Task
-    from melete.agents.trained import GuardedTools, TrainedAgent
+    from melete.agents.trained import TrainedAgent
 
 PACKAGE = "melete.agents.frameworks"
 

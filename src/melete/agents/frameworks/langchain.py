@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from melete.actions.tools import Tool
     from melete.agents.environment import Environment
+    from melete.agents.guarded import GuardedTools
     from melete.agents.player import Agent, Session
     from melete.agents.scenario import Scenario, Task
-    from melete.agents.trained import GuardedTools, TrainedAgent
+    from melete.agents.trained import TrainedAgent
 
 LIBRARIES = ("langchain", "langchain_openai")
 EXTRA = "langchain"

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     import openai
 
     from melete.agents.environment import Environment
+    from melete.agents.guarded import GuardedTools
     from melete.agents.player import Agent, Session
     from melete.agents.scenario import Scenario, Task
-    from melete.agents.trained import GuardedTools, TrainedAgent
+    from melete.agents.trained import TrainedAgent
 
 LIBRARIES = ("openai",)
 EXTRA = "agents"
