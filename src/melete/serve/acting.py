@@ -25,7 +25,7 @@ from melete.actions.guard import Guard, GuardSession, Judgement, Verdict
 from melete.actions.schema import compile_schema
 from melete.records import ToolCall, Turn
 
-FAILED = ("error:", "refused:")
+FAILED = ("Error:", "Refused:", "error:", "refused:")
 """How the result of a call that failed begins, in training and here."""
 NOT_CONFIRMED = "refused: the person did not confirm it."
 
