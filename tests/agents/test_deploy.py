@@ -18,6 +18,8 @@ import httpx
 import pytest
 
 from llm.tiny import own_checkpoint
+from melete.actions.action import Message, ToolAction
+from melete.actions.guard import Guard
 from melete.agents import deploy, docker
 from melete.agents import scenario as scenarios
 from melete.errors import (
@@ -28,8 +30,10 @@ from melete.errors import (
     ServerError,
     UnknownNameError,
 )
+from melete.records import Turn
 from melete.runs import folder as folders
 from melete.serve import deployment
+from melete.serve.acting import Checks, Conversing
 from melete.serve.agents import Agents
 from melete.serve.server import Server
 from melete.settings import Settings
@@ -253,6 +257,46 @@ def test_docker_folder_that_has_content_is_left_alone(home: Settings, tmp_path: 
     with pytest.raises(DeploymentError, match="exists and is not empty"):
         docker.write(home, "customer_support", tmp_path)
     assert (tmp_path / "kept.txt").read_text() == "mine"
+
+
+def test_deployed_guard_judges_every_action_as_practice_did(home: Settings) -> None:
+    scenario = scenarios.load("customer_support")
+    made = deploy.deploy("echo", home, scenario="customer_support")
+    judged = 0
+    for index, task in enumerate(scenario.tasks("held_out", 12, seed=3)):
+        policy = scenario.mistakes(task, scenario.expert(task), index) if index % 2 else scenario.expert(task)
+        practice, world = scenario.create_environment(task), scenario.world(task)
+        seen, over = practice.reset()[0], False
+        talk = Conversing.start(Guard.from_dict(made.guard), Checks(made.tools), world.facts())
+        talk.observe(world.opening())
+        while not over:
+            turn = as_turn(policy(seen), f"c{judged}")
+            seen, _, terminated, truncated, info = practice.act(turn)
+            over = terminated or truncated
+            talk.wrote(turn)
+            step = talk.judge()
+            answer = None if turn.tool_calls else world.reply(turn.content)
+            if answer is not None:
+                talk.observe(answer)
+            if step.verdict == "ask":
+                step = talk.confirm(world.confirm(ToolAction.from_call(turn.tool_calls[0]))) or step
+            if turn.tool_calls and step.execute is not None:
+                executed = ToolAction(step.execute["name"], step.execute.get("arguments", {}))
+                result = scenario.toolset.call(executed, on=world)
+                talk.observe(result.content if result.ok else f"error: {result.error}", result.ok)
+            judged += 1
+            if step.rule != "schema":
+                assert step.verdict == info["verdict"], (task.id, turn)
+    assert judged > 40
+
+
+def as_turn(action: Any, call_id: str) -> Turn:
+    """What a policy does as the turn of a model."""
+    if isinstance(action, Message):
+        return Turn("assistant", action.text)
+    turn = action if isinstance(action, Turn) else Turn("assistant", "", (action.to_call(call_id),))
+    assert len(turn.tool_calls) <= 1
+    return turn
 
 
 def test_python_of_the_guide_runs(home: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -236,9 +236,7 @@ def test_prompt_beyond_the_context_is_an_empty_turn_and_counted(scripted: Any) -
     assert model.notes == ["2 prompts did not fit the model's context and count as wrong"]
 
 
-@pytest.mark.parametrize(
-    "answer", ["<html>", [], {}, {"choices": []}, {"choices": [{"text": "x"}]}]
-)
+@pytest.mark.parametrize("answer", ["<html>", [], {}, {"choices": []}, {"choices": [{"text": "x"}]}])
 def test_answer_that_is_no_completion_says_what_was_found(scripted: Any, answer: Any) -> None:
     model = UrlModel(scripted(lambda path, body, count: listing(path) or (200, answer)))
     with pytest.raises(ServerError, match="no completion"):
