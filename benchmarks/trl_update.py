@@ -116,7 +116,8 @@ def run_trl(args: argparse.Namespace) -> dict[str, Any]:
             marks.append((time.perf_counter(), time.process_time()))
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-            lengths.append(logs.get("completions/mean_length", 0.0))
+            if "completions/mean_length" in logs:
+                lengths.append(logs["completions/mean_length"])
 
     def scored(completions: list[Any], **_: Any) -> list[float]:
         return [reward(one[0]["content"]) for one in completions]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melete.errors import ConfigError, TokenizerError
-from melete.llm.tokenizer import SPECIAL, Tokenizer
+from melete.llm.tokenizer import ONE_DIGIT, SPECIAL, Tokenizer
 
 TEXTS = [
     "the cat sat on the mat, and then the cat ran. 123 + 4567 = 4690",
@@ -55,6 +55,11 @@ def test_token_bytes_of_special_tokens_are_zero() -> None:
 def test_numbers_are_split_into_at_most_two_digits() -> None:
     pieces = [small().decode([token]) for token in small().encode("1234567")]
     assert max(map(len, pieces)) <= 2
+
+
+def test_numbers_of_a_one_digit_tokenizer_are_single_digits_after_loading_too() -> None:
+    tokenizer = Tokenizer.from_bytes(Tokenizer.train(["12 34 12 34"] * 9, 270, ONE_DIGIT).to_bytes())
+    assert [tokenizer.decode([token]) for token in tokenizer.encode("1234")] == ["1", "2", "3", "4"]
 
 
 def test_saved_file_loads_with_the_same_fingerprint_and_ids(tmp_path: Path) -> None:

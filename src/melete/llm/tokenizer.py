@@ -49,6 +49,9 @@ PATTERN = "|".join(
 )
 """The split of cl100k (tiktoken, `openai_public.py`) with numbers of at most two digits."""
 
+ONE_DIGIT = PATTERN.replace(r"\p{N}{1,2}", r"\p{N}")
+"""The same with each digit a token of its own: a small model copies numbers that it has never seen more surely."""
+
 SMALLEST_VOCABULARY = 256 + len(SPECIAL)
 FORMAT = "melete-bpe"
 
@@ -77,12 +80,13 @@ class Tokenizer:
         )
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    def train(cls, texts: Iterable[str], vocab_size: int, pattern: str = PATTERN) -> Tokenizer:
         """Learns merges from texts.
 
         Args:
             texts: documents.
             vocab_size: size of the vocabulary with its special tokens; little text may give a smaller one.
+            pattern: regular expression that splits text before merging.
 
         Raises:
             ConfigError: `vocab_size` has no room for the 256 bytes and the special tokens.
@@ -93,9 +97,9 @@ class Tokenizer:
                 allowed=f"At least {SMALLEST_VOCABULARY}: 256 bytes and {len(SPECIAL)} special tokens.",
             )
         trainer = rustbpe.Tokenizer()
-        trainer.train_from_iterator(iter(texts), vocab_size - len(SPECIAL), pattern=PATTERN)
+        trainer.train_from_iterator(iter(texts), vocab_size - len(SPECIAL), pattern=pattern)
         ranks = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
-        return cls([token for _, token in ranks])
+        return cls([token for _, token in ranks], pattern)
 
     # -- text to ids and back ---------------------------------------------------------------------------------------
 

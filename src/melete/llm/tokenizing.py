@@ -20,7 +20,7 @@ from melete.datasets import Dataset
 from melete.errors import CheckpointError, TokenizerError
 from melete.llm.chat import plain_text
 from melete.llm.checkpoint import TOKENIZER_FILE, load_tokenizer
-from melete.llm.tokenizer import Tokenizer
+from melete.llm.tokenizer import PATTERN, Tokenizer
 from melete.runs import checkpoints, refs
 from melete.runs.run import Run
 from melete.settings import Settings
@@ -40,7 +40,11 @@ PEERS = {
 
 
 def train_on(
-    dataset: Dataset, vocab_size: int, max_chars: int = MAX_CHARS, further: Dataset | None = None
+    dataset: Dataset,
+    vocab_size: int,
+    max_chars: int = MAX_CHARS,
+    further: Dataset | None = None,
+    pattern: str = PATTERN,
 ) -> Tokenizer:
     """Learns a tokenizer from a dataset's training text and a share of tool conversations.
 
@@ -52,11 +56,12 @@ def train_on(
         vocab_size: size of the vocabulary with its special tokens.
         max_chars: characters read; of one document at most 10,000, so that a few long ones do not decide.
         further: conversations that get a share of their own, such as the demonstrations of a scenario.
+        pattern: regular expression that splits text before merging.
     """
     texts = _excerpts(dataset, max_chars)
     for source in (datasets.open("toolcalls"), further):
         texts = _with_conversations(texts, source) if source else texts
-    return Tokenizer.train(texts, vocab_size)
+    return Tokenizer.train(texts, vocab_size, pattern)
 
 
 def _with_conversations(texts: Iterator[str], source: Dataset) -> Iterator[str]:
