@@ -19,7 +19,7 @@ from melete.agents.hub import Episode, Move, Played, PolicyRef, Setup
 from melete.agents.hubs import local
 from melete.agents.measure import count, play_all
 from melete.agents.processes.train import Config
-from melete.agents.rollout import EnginePlayer, Ticket, engine_player, engines
+from melete.agents.rollout import EnginePlayer, Ticket
 from melete.agents.train import advantages, schedule_of
 from melete.errors import ConfigError, HubError, ScenarioError, ScenarioNotFoundError, TrainingFailedError
 from melete.jobs.execute import Options, execute, resume
@@ -150,7 +150,7 @@ def _ids(steps: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 def test_practice_stopped_and_resumed_gives_the_weights_of_an_unbroken_run(
     settings: Settings, base: Path
 ) -> None:
-    values = {"steps": 3, "save_every": 1, "held_out": 2}
+    values = {"steps": 3, "save_every": 1, "held_out": 2, "ahead": False}
     whole = practise(settings, base, **values)
     part = practise(settings, base, limit=2, **values)
     path = settings.runs / part.id / "run.json"
@@ -163,10 +163,16 @@ def test_practice_stopped_and_resumed_gives_the_weights_of_an_unbroken_run(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_practice_with_groups_ahead_uses_older_versions_and_goes_on(settings: Settings, base: Path) -> None:
-    record = practise(settings, base, steps=4, ahead=6, held_out=2)
-    assert len(lines(settings, record)) == 4
-    assert sum(line["stale"] for line in lines(settings, record)) == 0
+def test_practice_ahead_trains_on_episodes_one_version_old_and_repeats_itself(
+    settings: Settings, base: Path
+) -> None:
+    one, two = (practise(settings, base, steps=3, held_out=2, ahead=True) for _ in "ab")
+    assert [line["reward"] for line in lines(settings, one)] == [
+        line["reward"] for line in lines(settings, two)
+    ]
+    assert sum(line["stale"] for line in lines(settings, one)) == 0
+    with pytest.raises(ConfigError, match="one version old"):
+        practise(settings, base, ahead=True, max_staleness=0)
 
 
 def test_practice_with_minutes_ends_when_they_are_over_and_keeps_its_checkpoint(
@@ -208,18 +214,6 @@ def test_rollout_gives_the_same_episodes_however_many_are_in_flight(engine: Engi
         [m.response_ids for m in e.moves] for e in many
     ]
     assert [episode.reward for episode in one] == [episode.reward for episode in many]
-
-
-def test_rollout_side_by_side_gives_the_episodes_of_one_engine(engine: Engine, base: Path) -> None:
-    tasks = Shop().tasks("held_out", 12)
-    alone = play_all(player(engine, base), tasks, 3, 12)
-    lm = lms.load_checkpoint(base, CPU, torch.float32)
-    both = engine_player(engines(lm, 8, side_by_side=2), Shop(), max_tokens=48)
-    together = play_all(both, tasks, 3, 8)
-    both.close()
-    assert [[m.response_ids for m in e.moves] for e in together] == [
-        [m.response_ids for m in e.moves] for e in alone
-    ]
 
 
 def test_rollout_turns_of_an_episode_are_one_row_with_the_learners_own_log_probs(
@@ -269,8 +263,8 @@ def test_advantages_of_groups_that_differ_little_are_left_out() -> None:
     from melete.agents.gather import Group
 
     task = Shop().tasks("train", 1)[0]
-    close = Group("a", 0, task, (1, 2), [episode(0.9), episode(0.91)])
-    mixed = Group("b", 0, task, (1, 2), [episode(1.0), episode(0.0)])
+    close = Group("a", 0, task, (1, 2), {0: episode(0.9), 1: episode(0.91)})
+    mixed = Group("b", 0, task, (1, 2), {0: episode(1.0), 1: episode(0.0)})
     ((first, second),) = advantages([close, mixed], refusal_cost=0.0)
     assert (first[1], second[1]) == (0.5, -0.5)
 
@@ -316,7 +310,7 @@ class PaperHub:
 
 def gathering(hub: PaperHub, run: Run, **options: Any) -> Gathering:
     tasks = Shop().tasks("train", 6)
-    given = {"size": 3, "count": 2, "ahead": 0, "max_staleness": 1, "seed": 1, "timeout_s": None, **options}
+    given = {"size": 3, "count": 2, "max_staleness": 1, "seed": 1, "timeout_s": None, **options}
     return Gathering(lambda: hub, tasks, Draws(6, 1), run=run, **given)  # type: ignore[arg-type,return-value]
 
 

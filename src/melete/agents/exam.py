@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from melete.agents.measure import Decoding, Measured, count, play_all, schema_constraint
-from melete.agents.rollout import engine_player
+from melete.agents.rollout import EnginePlayer
 
 if TYPE_CHECKING:
     from melete.agents.hub import Played
@@ -42,7 +42,7 @@ class Exam:
     """See the head of this file.
 
     Args:
-        model: with engines.
+        model: with the weights to try.
         scenario: what is played.
         config: see `ExamConfig`.
         run: is told of progress.
@@ -66,7 +66,7 @@ class Exam:
     def sit(self, learner: Learner | None, step: int, when: str) -> list[Measured]:
         """Plays all splits but `train` with the newest weights."""
         if learner is not None:
-            self._model.swap(learner.weights())
+            self._model.engine.swap(learner.weights())
         rows = []
         with self._run.timed(f"exam {when}"):
             for split, decoding in self._plan():
@@ -95,14 +95,13 @@ class Exam:
     def _play(self, tasks: list[Task], split: str, decoding: Decoding) -> Measured:
         if decoding == "schema" and self._limits is None:
             self._limits = schema_constraint(self._model.lm, self._scenario)
-        player = engine_player(
-            self._model,
+        player = EnginePlayer(
+            self._model.lm,
+            self._model.engine,
             self._scenario,
             temperature=0.0 if decoding == "greedy" else 1.0,
             max_tokens=self._config.max_tokens,
             constraint=self._limits if decoding == "schema" else None,
         )
-        at_once = sum(engine.stats().slots for engine in self._model.engines)
-        episodes = play_all(player, tasks, EXAM_SEED, at_once)
-        player.close()
+        episodes = play_all(player, tasks, EXAM_SEED, self._model.engine.stats().slots)
         return count(episodes, split, decoding, EXAM_SEED)

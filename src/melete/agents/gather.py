@@ -1,13 +1,13 @@
-"""Keeps groups of episodes in flight at a hub and hands them over as they are finished.
+"""Gathers the episodes of each step from a hub, if asked while the weights of the step before are still moving.
 
-A group is one task tried several times. With nothing ahead, practice is synchronous: the groups of a step are submitted
-when the last update is in use, and the step waits for all of them. With groups ahead, that many are being played while
-the weights change; a step takes the groups that are finished first, and an episode of which a part was drawn by weights
-more than `max_staleness` versions old is dropped from its group. What is kept counts with its importance: the log-probs
-it was drawn with are stored with it.
+A group is one task tried several times; a step takes all tries of its groups. Played ahead, the groups of the next step
+are drawn by the weights that the present step started from: they are one version old when they are trained on, and
+count with their importance, since the log-probs they were drawn with are kept. An episode of which a part is more than
+`max_staleness` versions old is dropped. Which weights draw what depends on nothing but the order of steps, so practice
+ahead repeats itself as well.
 
 A hub that dies is opened anew and given again what it had not finished, a few times; then practice ends with its
-checkpoint. Limit: what is in flight is lost when a run is stopped, so a resumed run repeats an unbroken one exactly
+checkpoint. Limit: what is played ahead is lost when a run is stopped, so a resumed run repeats an unbroken one exactly
 only with nothing ahead.
 """
 
@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from melete.agents.hub import Episode, Hub, PolicyRef
 from melete.errors import HubError, TrainingFailedError
@@ -42,19 +44,24 @@ class Group:
         index: of the task among those that are practised.
         task: what is tried.
         seeds: one per try.
-        episodes: the finished tries.
+        episodes: the finished tries by their place.
     """
 
     name: str
     index: int
     task: Task
     seeds: tuple[int, ...]
-    episodes: list[Episode] = field(default_factory=list)
+    episodes: dict[int, Episode] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
         """Whether all tries are finished."""
-        return len(self.episodes) >= len(self.seeds)
+        return len(self.episodes) == len(self.seeds)
+
+    @property
+    def tries(self) -> list[Episode]:
+        """The finished tries in order, whatever order they ended in."""
+        return [self.episodes[place] for place in sorted(self.episodes)]
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,6 @@ class Gathering:
         draws: which tasks to try next.
         size: tries of a task.
         count: groups of a step.
-        ahead: further groups in flight.
         max_staleness: versions that an episode may be behind.
         seed: of the episodes.
         timeout_s: how long an episode may take.
@@ -89,23 +95,26 @@ class Gathering:
         *,
         size: int,
         count: int,
-        ahead: int,
         max_staleness: int,
         seed: int,
         timeout_s: float | None,
         run: Run,
     ) -> None:
         self._open, self._tasks, self._draws = open_hub, tasks, draws
-        self._size, self._count, self._ahead = size, count, ahead
+        self._size, self._count = size, count
         self._max_staleness, self._seed, self._timeout_s, self._run = max_staleness, seed, timeout_s, run
         self._flying: dict[str, Group] = {}
-        self._awaited: dict[str, Group] = {}
+        self._awaited: dict[str, tuple[Group, int]] = {}
         self._policy: PolicyRef | None = None
         self._revived = 0
+        self._closing = False
+        self._ahead: Future[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "ahead", initializer=torch.set_num_threads, initargs=(1,))
         self._hub = open_hub()
 
     def publish(self, policy: PolicyRef, exchange: Callable[[], None]) -> None:
-        """Pauses the hub, exchanges the weights, and makes them the policy of all turns that follow."""
+        """Waits for what is played ahead, exchanges the weights, and makes them the policy of all that follows."""
+        self._wait()
         self._policy = policy
         try:
             self._hub.pause()
@@ -115,31 +124,51 @@ class Gathering:
         except HubError as error:
             self._revive(error)
 
-    def take(self, step: int) -> Gathered:
+    def take(self, step: int, ahead: bool = False) -> Gathered:
         """The groups of a step.
+
+        Args:
+            step: its number.
+            ahead: whether to play those of the next step meanwhile.
 
         Raises:
             TrainingFailedError: the hub died too often, or no episode of the step could be played.
         """
-        missing = self._count + self._ahead - len(self._flying)
-        self._submit([self._group(step, index) for index in self._draws.choose(step, max(0, missing))])
-        while len(done := [group for group in self._flying.values() if group.whole]) < min(
-            self._count, len(self._flying)
-        ):
-            try:
-                for episode in self._hub.completed(WAIT_S):
-                    if (group := self._awaited.pop(episode.id, None)) is not None:
-                        group.episodes.append(episode)
-            except HubError as error:
-                self._revive(error)
-        done = done[: self._count]
-        for group in done:
-            del self._flying[group.name]
-        return self._fresh(done)
+        if not self._flying:
+            self._submit([self._group(step, index) for index in self._draws.choose(step, self._count)])
+            self._collect()
+        self._wait()
+        groups = list(self._flying.values())
+        self._flying = {}
+        if ahead:
+            following = self._draws.choose(step + 1, self._count)
+            self._submit([self._group(step + 1, index) for index in following])
+            self._ahead = self._thread.submit(self._collect)
+        return self._fresh(groups)
 
     def close(self) -> None:
-        """Gives up what is in flight."""
-        self._hub.close()
+        """Gives up what is played ahead."""
+        self._closing = True
+        with contextlib.suppress(HubError, TrainingFailedError):
+            self._wait()
+            self._hub.close()
+        self._thread.shutdown()
+
+    def _wait(self) -> None:
+        if self._ahead is not None:
+            self._ahead.result()
+            self._ahead = None
+
+    def _collect(self) -> None:
+        """Until every episode in flight has ended."""
+        while self._awaited and not self._closing:
+            try:
+                for episode in self._hub.completed(WAIT_S):
+                    if (known := self._awaited.pop(episode.id, None)) is not None:
+                        group, place = known
+                        group.episodes[place] = episode
+            except HubError as error:
+                self._revive(error)
 
     def _group(self, step: int, index: int) -> Group:
         seeds = np.random.default_rng([self._seed, step, index]).integers(0, 2**31, self._size)
@@ -154,7 +183,7 @@ class Gathering:
                 ids = self._hub.submit(
                     [group.task] * self._size, group=group.name, seeds=group.seeds, timeout_s=self._timeout_s
                 )
-                self._awaited |= dict.fromkeys(ids, group)
+                self._awaited |= {one: (group, place) for place, one in enumerate(ids)}
             except HubError as error:
                 self._revive(error)
                 return
@@ -180,10 +209,11 @@ class Gathering:
         oldest = (self._policy.version if self._policy else 0) - self._max_staleness
         stale = 0
         for group in groups:
-            kept = [episode for episode in group.episodes if episode.oldest_version >= oldest]
-            stale += len(group.episodes) - len(kept)
-            group.episodes = kept
-        played = [episode for group in groups for episode in group.episodes]
+            old = [place for place, one in group.episodes.items() if one.oldest_version < oldest]
+            stale += len(old)
+            for place in old:
+                del group.episodes[place]
+        played = [episode for group in groups for episode in group.tries]
         if played and all(episode.status != "ok" for episode in played):
             raise TrainingFailedError(
                 f"None of the {len(played)} episodes of this step could be played; the first one: "

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from melete import find
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from melete.agents.environment import Outcome
     from melete.agents.player import Agent
     from melete.agents.scenario import Scenario, Task
@@ -177,21 +175,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Played:
-    """A model and the engine that holds its newest weights; `more` are engines that may play beside it."""
+    """A model and the engine that holds its newest weights."""
 
     lm: LM
     engine: Engine
-    more: tuple[Engine, ...] = ()
-
-    @property
-    def engines(self) -> tuple[Engine, ...]:
-        """All engines."""
-        return (self.engine, *self.more)
-
-    def swap(self, weights: Mapping[str, Tensor]) -> None:
-        """Puts new weights into all engines."""
-        for engine in self.engines:
-            engine.swap(weights)
 
 
 def open(name: str, setup: Setup) -> Hub:

@@ -15,14 +15,11 @@ programs of their own go through `player.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-
-from melete.agents.hub import Episode, EpisodeStatus, Mode, Move, Played
+from melete.agents.hub import Episode, EpisodeStatus, Mode, Move
 from melete.errors import MeleteError
 from melete.llm.engine import Engine, Sampling
 from melete.records import Turn
@@ -252,75 +249,6 @@ class EnginePlayer:
             )
         )
         running.env.close()
-
-
-class SideBySide:
-    """Several engine players, each with an engine and a thread of its own: a small model leaves most cores idle.
-
-    Tickets go round, so that the same ones give the same episodes. Limit: between the operations of the model one
-    thread runs at a time, so more than a few do not pay.
-
-    Args:
-        players: as many as there are threads.
-    """
-
-    def __init__(self, players: Sequence[EnginePlayer]) -> None:
-        self._players = players
-        self._turn = 0
-        self._threads = ThreadPoolExecutor(
-            len(players), "player", initializer=torch.set_num_threads, initargs=(1,)
-        )
-
-    @property
-    def version(self) -> int:
-        """See `EnginePlayer.version`."""
-        return self._players[0].version
-
-    @version.setter
-    def version(self, version: int) -> None:
-        for player in self._players:
-            player.version = version
-
-    @property
-    def active(self) -> int:
-        """See `Player.active`."""
-        return sum(player.active for player in self._players)
-
-    def begin(self, ticket: Ticket) -> None:
-        """See `Player.begin`."""
-        self._players[self._turn % len(self._players)].begin(ticket)
-        self._turn += 1
-
-    def advance(self, wait_s: float = 0.0) -> list[Episode]:
-        """See `Player.advance`."""
-        going = [self._threads.submit(player.advance) for player in self._players]
-        return [episode for future in going for episode in future.result()]
-
-    def close(self) -> None:
-        """See `Player.close`."""
-        for player in self._players:
-            player.close()
-        self._threads.shutdown()
-
-
-def engine_player(model: Played, scenario: Scenario, **options: Any) -> Player:
-    """A player over all engines of a model; `options` are those of `EnginePlayer`."""
-    players = [EnginePlayer(model.lm, engine, scenario, **options) for engine in model.engines]
-    return players[0] if len(players) == 1 else SideBySide(players)
-
-
-def engines(lm: LM, in_flight: int, side_by_side: int = 0) -> Played:
-    """A model with engines for that many episodes.
-
-    Args:
-        lm: the model.
-        in_flight: episodes that run at once.
-        side_by_side: engines, each with a thread of its own; 0 is two on a CPU with two cores or more, else one.
-    """
-    count = side_by_side or (2 if lm.device.type == "cpu" and torch.get_num_threads() > 1 else 1)
-    count = min(count, in_flight)
-    first, *more = (Engine(lm, slots=-(-in_flight // count), waiting=WAITING) for _ in range(count))
-    return Played(lm, first, tuple(more))
 
 
 def numbered(turn: Turn, start: int) -> Turn:

@@ -28,11 +28,12 @@ from melete.agents.exam import Exam
 from melete.agents.gather import Gathered, Gathering, Group
 from melete.agents.hub import Episode, Played, PolicyRef, Setup
 from melete.agents.measure import Measured, table
-from melete.agents.rollout import engines
+from melete.agents.rollout import WAITING
 from melete.errors import ConfigError
 from melete.llm import finetune
 from melete.llm.config import resolve_device
 from melete.llm.distributed import SINGLE
+from melete.llm.engine import Engine
 from melete.llm.grpo import Draws, Weighted, improve
 from melete.llm.merge import merge
 from melete.runs.run import Run
@@ -48,6 +49,11 @@ LEAST_SPREAD = 0.05
 
 def train(config: Config, run: Run) -> None:
     """Practises a scenario; see the head of this file."""
+    if config.ahead and config.max_staleness < 1:
+        raise ConfigError(
+            "What is played ahead is one version old, and --max-staleness 0 drops it all.",
+            next_step="Use --max-staleness 1 or more, or --no-ahead.",
+        )
     settings = settings_module.load()
     scenario = scenarios.load(config.scenario)
     device = resolve_device(config.device)
@@ -58,7 +64,8 @@ def train(config: Config, run: Run) -> None:
     learner, lm = start.learner, start.learner.lm
     reference = finetune.reference(start, settings, device) if config.kl > 0 else None
     tasks = practice_tasks(scenario, config)
-    model = engines(lm, (config.problems + config.ahead) * config.group)
+    engine = Engine(lm, slots=config.problems * config.group, waiting=WAITING)
+    model = Played(lm, engine)
     exam = Exam(model, scenario, config, run)
     run.say(f"{scenario.name}: {len(tasks):,} tasks to practise; starting from {start.source}")
 
@@ -67,23 +74,23 @@ def train(config: Config, run: Run) -> None:
     practised_s = float(start.position.get("practised_s", 0.0))
     gathering = Gathering(
         lambda: hubs.open(config.hub, _setup(config, scenario, model, run)), tasks, draws,
-        size=config.group, count=config.problems, ahead=config.ahead, max_staleness=config.max_staleness,
-        seed=config.seed, timeout_s=config.timeout_s or None, run=run,
+        size=config.group, count=config.problems, max_staleness=config.max_staleness, seed=config.seed,
+        timeout_s=config.timeout_s or None, run=run,
     )  # fmt: skip
     gathering.publish(_policy(lm, start.step, config), lambda: None)
     step = start.step
     for step in run.steps(config.steps, start=start.step):
         began_s = time.perf_counter()
-        gathered = gathering.take(step)
+        gathered = gathering.take(step, ahead=config.ahead and step + 1 < config.steps)
         played_s = time.perf_counter() - began_s
-        draws.learn([(group.index, [float(solved(e)) for e in group.episodes]) for group in gathered.groups])
+        draws.learn([(group.index, [float(solved(e)) for e in group.tries]) for group in gathered.groups])
         groups = advantages(gathered.groups, config.refusal_cost)
         scale = schedule_of(config, step, practised_s)
         figures = improve(
             learner, groups, scale, updates=config.updates, kl=config.kl, world=SINGLE, reference=reference
         )
         run.check_finite(step, figures["gradient_norm"], "gradient norm")
-        gathering.publish(_policy(lm, step + 1, config), lambda: model.swap(learner.weights()))
+        gathering.publish(_policy(lm, step + 1, config), lambda: engine.swap(learner.weights()))
         practised_s += time.perf_counter() - began_s
         run.log(
             step,
@@ -138,14 +145,14 @@ def advantages(groups: Sequence[Group], refusal_cost: float) -> list[list[Weight
     """Rows with their advantages, group by group; groups that say nothing are left out."""
     found = []
     for group in groups:
-        rewards = [shaped(episode, refusal_cost) for episode in group.episodes]
+        rewards = [shaped(episode, refusal_cost) for episode in group.tries]
         if len(rewards) < 2 or max(rewards) - min(rewards) < LEAST_SPREAD:
             continue
         mean = sum(rewards) / len(rewards)
         found.append(
             [
                 (row, reward - mean)
-                for episode, reward in zip(group.episodes, rewards, strict=True)
+                for episode, reward in zip(group.tries, rewards, strict=True)
                 for row in merge((m.prompt_ids, m.response_ids, m.logprobs) for m in episode.moves)
             ]
         )
@@ -154,9 +161,9 @@ def advantages(groups: Sequence[Group], refusal_cost: float) -> list[list[Weight
 
 def summary(gathered: Gathered, mixed: int) -> dict[str, float]:
     """Figures of a step."""
-    episodes = [episode for group in gathered.groups for episode in group.episodes]
+    episodes = [episode for group in gathered.groups for episode in group.tries]
     outcomes = [episode.outcome for episode in episodes if episode.outcome is not None]
-    right = [[solved(episode) for episode in group.episodes] for group in gathered.groups if group.episodes]
+    right = [[solved(episode) for episode in group.tries] for group in gathered.groups if group.tries]
     calls = sum(outcome.tool_calls for outcome in outcomes)
     return {
         "reward": float(np.mean([episode.reward for episode in episodes])),
@@ -190,7 +197,7 @@ def out_of_time(config: Config, practised_s: float) -> bool:
 
 def transcripts(groups: Sequence[Group], lm: LM, most: int = 4) -> str:
     """The first episodes of a step as text, for people."""
-    shown = [group.episodes[0] for group in groups if group.episodes][:most]
+    shown = [group.tries[0] for group in groups if group.tries][:most]
     return "\n\n".join(transcript(episode, lm) for episode in shown)
 
 

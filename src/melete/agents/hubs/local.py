@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from melete.actions.trace import TraceWriter
 from melete.agents.hub import Episode, Mode, PolicyRef, Setup
-from melete.agents.rollout import Player, Ticket, engine_player
+from melete.agents.rollout import EnginePlayer, Player, Ticket
 from melete.errors import HubError
 
 if TYPE_CHECKING:
@@ -99,10 +99,13 @@ def open(setup: Setup) -> LocalHub:
         from melete.agents.agent_player import AgentPlayer
 
         return LocalHub(AgentPlayer(setup, trace))
-    options = {
-        "temperature": setup.temperature,
-        "max_tokens": setup.max_tokens,
-        "trace": trace,
-        "run": setup.run,
-    }
-    return LocalHub(engine_player(setup.model, setup.scenario, **options))
+    player = EnginePlayer(
+        setup.model.lm,
+        setup.model.engine,
+        setup.scenario,
+        temperature=setup.temperature,
+        max_tokens=setup.max_tokens,
+        trace=trace,
+        run=setup.run,
+    )
+    return LocalHub(player)

@@ -37,13 +37,15 @@ def main(config: Config, run: Run) -> None:
     from melete import settings as settings_module
     from melete.agents import scenario as scenarios
     from melete.agents.exam import Exam
+    from melete.agents.hub import Played
     from melete.agents.measure import table
-    from melete.agents.rollout import engines
+    from melete.agents.rollout import WAITING
     from melete.llm import lm as lms
     from melete.llm.config import resolve_device
+    from melete.llm.engine import Engine
 
     lm = lms.load(config.base, settings_module.load(), resolve_device(config.device))
-    model = engines(lm, min(config.slots, config.held_out))
+    model = Played(lm, Engine(lm, slots=min(config.slots, config.held_out), waiting=WAITING))
     rows = Exam(model, scenarios.load(config.scenario), config, run).sit(None, 0, "now")
     for line in table([("", row) for row in rows]):
         run.say(line)

@@ -48,9 +48,11 @@ class Config(ProcessConfig):
     lora_rank: int = Field(
         0, ge=0, description="Rank of a LoRA adapter for a transformers base; 0 trains all."
     )
-    ahead: int = Field(0, ge=0, description="Tasks that are played while the weights are updated.")
+    ahead: bool = Field(
+        True, description="Play the next step's tasks while the weights are updated; off resumes exactly."
+    )
     max_staleness: int = Field(
-        2, ge=0, description="Versions that the weights of an episode may be behind; older ones are dropped."
+        1, ge=0, description="Versions that the weights of an episode may be behind; older ones are dropped."
     )
     workers: int = Field(16, ge=1, description="Agents of a framework that run at once.")
     timeout_s: float = Field(0.0, ge=0, description="Longest an episode may take; 0 is no limit.")
