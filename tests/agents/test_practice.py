@@ -13,6 +13,7 @@ import torch
 
 from agents import trial_shop
 from agents.trial_shop import Shop
+from llm.tiny import transformers_folder
 from melete.agents import hub as hubs
 from melete.agents.gather import REVIVALS, Gathering
 from melete.agents.hub import Episode, Move, Played, PolicyRef, Setup
@@ -182,6 +183,18 @@ def test_practice_with_minutes_ends_when_they_are_over_and_keeps_its_checkpoint(
     done = len(lines(settings, record))
     assert done < 100
     assert checkpoints.read(latest(settings, record)).step == done
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_practice_of_a_transformers_model_keeps_a_checkpoint_of_its_kind(
+    settings: Settings, tmp_path: Path, lora_rank: int
+) -> None:
+    folder = transformers_folder(tmp_path / "qwen")
+    values = {"problems": 2, "group": 3, "pool": 2, "held_out": 2, "max_tokens": 12, "steps": 1}
+    record = practise(settings, folder, lora_rank=lora_rank, **values)
+    config = checkpoints.read(latest(settings, record)).config
+    assert config["family"] == "transformers"
+    assert bool(config["lora"]) == bool(lora_rank)
 
 
 def test_practice_of_an_unknown_scenario_names_the_known_ones(settings: Settings, base: Path) -> None:

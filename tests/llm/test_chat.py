@@ -89,6 +89,12 @@ def test_melete_chat_generation_prompt_is_a_prefix_of_the_rendered_turn() -> Non
     assert prompt[-1] == ASSISTANT
 
 
+def test_melete_chat_what_follows_a_turn_is_the_rest_of_the_rendered_conversation() -> None:
+    until, _ = CHAT.render(Conversation(CALLING.turns[:3], CALLING.tools), generation_prompt=False)
+    whole, _ = CHAT.render(Conversation(CALLING.turns[:4], CALLING.tools), generation_prompt=True)
+    assert [*until, *CHAT.follow(CALLING.turns[3:4])] == whole
+
+
 def test_melete_chat_tools_stand_after_the_system_text() -> None:
     ids, _ = CHAT.render(CALLING, generation_prompt=False)
     start = ids.index(TOKENIZER.special["<|tools|>"])

@@ -36,11 +36,11 @@ class Config(ProcessConfig):
     minutes: float = Field(0.0, ge=0, description="Practice ends after this time; 0 is no limit.")
     problems: int = Field(16, ge=1, description="Tasks of a step.")
     group: int = Field(8, ge=2, description="Tries of each task.")
-    pool: int = Field(1024, ge=1, description="Tasks that are practised, drawn from the train split.")
+    pool: int = Field(4096, ge=1, description="Tasks that are practised, drawn from the train split.")
     max_tokens: int = Field(96, ge=1, description="Most tokens of one turn.")
     updates: int = Field(1, ge=1, description="Optimizer steps that the groups of a step are split over.")
     rate: float = Field(1.0, gt=0, description="Factor of the learning rates.")
-    decay: float = Field(0.5, ge=0, le=1, description="Share at the end over which the rates fall.")
+    decay: float = Field(0.7, ge=0, le=1, description="Share at the end over which the rates fall.")
     kl: float = Field(0.0, ge=0, description="Weight of the KL penalty to the starting model; 0 is none.")
     refusal_cost: float = Field(
         0.0, ge=0, description="Taken off the reward for each call that the guard had to refuse."
