@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import runpy
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from melete.agents import frameworks
+from melete.errors import MissingExtraError
 from melete.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +23,9 @@ def test_example_plays_a_task_and_says_what_came_of_it(
     path: Path, home: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = path.stem.removesuffix("_agent")
-    adapter = frameworks.find.load(frameworks.PACKAGE, name, "agent framework")
-    if any(importlib.util.find_spec(library) is None for library in adapter.LIBRARIES):
+    try:
+        frameworks.load(name)
+    except MissingExtraError:
         pytest.skip(f"{name} is not installed here")
     monkeypatch.setattr(sys, "argv", [str(path)])
     runpy.run_path(str(path), run_name="__main__")

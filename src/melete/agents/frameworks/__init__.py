@@ -8,7 +8,6 @@ libraries is switched off by the adapters: practice talks to its own server and 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +37,7 @@ class Framework(Protocol):
     """What a file in this folder holds.
 
     Attributes:
-        LIBRARIES: top-level modules that it needs.
+        LIBRARIES: modules that it needs.
         EXTRA: the extra that installs them.
     """
 
@@ -85,16 +84,21 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Framework:
-    """The adapter to a framework.
+    """The adapter to a framework; its libraries are imported here, so that no episode's time is spent on it.
 
     Raises:
         UnknownNameError: no adapter has that name.
         MissingExtraError: the framework is not installed.
     """
     adapter = cast(Framework, find.load(PACKAGE, name, "agent framework"))
-    for library in adapter.LIBRARIES:
-        if importlib.util.find_spec(library) is None:
-            raise MissingExtraError(library, adapter.EXTRA)
+    for module in adapter.LIBRARIES:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            library = module.partition(".")[0]
+            if (error.name or "").partition(".")[0] != library:
+                raise
+            raise MissingExtraError(library, adapter.EXTRA) from error
     return adapter
 
 

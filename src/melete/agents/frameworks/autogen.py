@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from melete.agents.scenario import Scenario, Task
     from melete.agents.trained import TrainedAgent
 
-LIBRARIES = ("autogen_agentchat", "autogen_ext")
+LIBRARIES = ("autogen_agentchat.agents", "autogen_ext.models.openai")
 EXTRA = "autogen"
 ITERATIONS = 10_000
 """The environment says when it is enough."""

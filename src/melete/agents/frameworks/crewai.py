@@ -38,7 +38,9 @@ QUIET = {
     "CREWAI_TRACING_ENABLED": "false",
     "OTEL_SDK_DISABLED": "true",
 }
-"""CrewAI reads these when it is imported."""
+"""CrewAI reads these when it is imported, which whoever loads this file is about to do."""
+for _name, _value in QUIET.items():
+    os.environ.setdefault(_name, _value)
 
 
 def default_agent() -> Agent:
@@ -103,7 +105,6 @@ def tool_of(
     name: str, description: str, parameters: dict[str, Any], call: Callable[[dict[str, Any]], str]
 ) -> Any:
     """A CrewAI tool that passes the arguments on as they are."""
-    _crewai()
     from crewai.tools import BaseTool  # type: ignore[import-not-found]
     from pydantic import BaseModel
 
@@ -130,9 +131,6 @@ def tool_of(
 
 
 def _crewai() -> Any:
-    """The library, with its telemetry off."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     import crewai  # type: ignore[import-not-found]
 
     return crewai

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from melete.agents.scenario import Scenario, Task
     from melete.agents.trained import TrainedAgent
 
-LIBRARIES = ("langchain", "langchain_openai")
+LIBRARIES = ("langchain.agents", "langchain_openai")
 EXTRA = "langchain"
 RUN: Any = {"recursion_limit": 10_000, "max_concurrency": 1}
 """The environment says when it is enough; one call at a time."""

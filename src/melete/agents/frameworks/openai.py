@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from melete.agents.scenario import Scenario, Task
     from melete.agents.trained import TrainedAgent
 
-LIBRARIES = ("openai",)
+LIBRARIES = ("openai", "openai.resources.chat")
 EXTRA = "agents"
 
 
