@@ -100,7 +100,7 @@ def test_gateway_refuses_a_policy_that_it_cannot_serve(hub: Any) -> None:
 def test_second_hub_on_a_server_collects_its_own_episodes_only(hub: Any) -> None:
     if not isinstance(hub, agentlightning.Hub):
         pytest.skip("0.3 has no server that could be shared")
-    key = hub._client.headers["authorization"].removeprefix("Bearer ")
+    key = hub._clients.http.headers["authorization"].removeprefix("Bearer ")
     other = agentlightning.Hub(echo_setup(agent=moody), hub._policy, hub.url, key)
     ids = hub.submit([task("a")], group="g", seeds=[1])
     theirs = other.submit([task("b")], group="g", seeds=[1])

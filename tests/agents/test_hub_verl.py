@@ -64,7 +64,7 @@ def test_configuration_is_accepted_by_the_installed_trainer(folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "options", [{"kl": 0.01, "lora_rank": 16}, {"ahead": 4, "updates": 2, "save_every": 2}]
+    "options", [{"kl": 0.01, "lora_rank": 16}, {"ahead": False, "updates": 2, "save_every": 2}]
 )
 def test_every_option_that_is_handed_over_is_known_to_the_trainer(
     tmp_path: Path, options: dict[str, Any]

@@ -58,6 +58,7 @@ def write(config: Config, run: Run) -> Path:
     for part in ("trainer.py.txt", "worker.py.txt", "README.md.txt"):
         text = resources.files(PARTS).joinpath(part).read_text(encoding="utf-8")
         filled = text.replace("{scenario}", config.scenario).replace("{framework}", config.framework)
+        filled = filled.replace("{agent}", config.agent)
         filled = filled.replace("{url}", config.url).replace("{max_tokens}", str(config.max_tokens))
         (folder / part.removesuffix(".txt")).write_text(filled, encoding="utf-8")
     run.say(f"Written for verl: {folder.relative_to(run.folder)}; its README says what to start where.")
@@ -129,8 +130,8 @@ def trainer(config: Config, scenario: Scenario) -> dict[str, Any]:
                 "trajectory_max_response_length": trajectory,
             },
             "async_rollout": {
-                "enabled": config.ahead > 0,
-                "async_train_batch_size": config.problems + config.ahead if config.ahead else None,
+                "enabled": config.ahead,
+                "async_train_batch_size": 2 * config.problems if config.ahead else None,
             },
         },
         "trainer": {
@@ -158,10 +159,15 @@ def work(
     from melete.agents.hubs.agentlightning import Hub
 
     traces.mkdir(parents=True, exist_ok=True)
-    played = scenarios.load(scenario)
-    agent = frameworks.load(framework).default_agent()
     # A worker has no model of its own: the server knows where it is.
-    setup = Setup(played, cast(Any, None), agent, max_tokens=max_tokens, workers=workers, traces=traces)
+    setup = Setup(
+        scenarios.load(scenario),
+        cast(Any, None),
+        frameworks.agent(framework, agent),
+        max_tokens=max_tokens,
+        workers=workers,
+        traces=traces,
+    )
     hub = Hub(setup, None, url, key)
     try:
         hub.wait()

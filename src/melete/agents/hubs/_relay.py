@@ -24,6 +24,7 @@ from typing import Any
 
 import httpx
 
+from melete.agents.hubs._http import Clients
 from melete.records import ToolCall, Turn
 from melete.serve.recording import PREFIX, RecordedMove, Recorder, turn_seed
 
@@ -71,8 +72,7 @@ class Relay:
         self._by_key: dict[str, _Open] = {}
         self._keys: dict[str, str] = {}
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        self._client = httpx.Client(headers=headers, timeout=LONGEST_CALL_S, limits=limits, trust_env=False)
+        self._clients = Clients(headers, LONGEST_CALL_S)
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.relay = self
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
@@ -137,7 +137,6 @@ class Relay:
         self.resume()
         self._server.shutdown()
         self._server.server_close()
-        self._client.close()
 
     def answer(self, key: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Passes one call on; returns the status and the body of the answer, and keeps what was drawn."""
@@ -178,10 +177,10 @@ class Relay:
         body.pop("stream_options", None)
         url = f"{self._upstream(episode.id).rstrip('/')}/chat/completions"
         try:
-            response = self._client.post(url, json=body | ({"max_tokens": most} if most else {}))
+            response = self._clients.http.post(url, json=body | ({"max_tokens": most} if most else {}))
             if response.status_code == 400 and most and asked is None:
                 # The limit was ours and leaves the prompt no room: the context is the limit then.
-                response = self._client.post(url, json=body)
+                response = self._clients.http.post(url, json=body)
             answer = response.json()
             if response.status_code == 400 and _code(answer) == "context_length_exceeded":
                 episode.full = True

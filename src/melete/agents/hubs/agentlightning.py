@@ -30,6 +30,7 @@ import httpx
 
 from melete.agents.hub import Episode, Mode, Move, PolicyRef, Setup
 from melete.agents.hubs._child import Child
+from melete.agents.hubs._http import Clients
 from melete.agents.hubs._playing import MODEL, Order, Playground, Served, outcome_of, summary
 from melete.agents.hubs._relay import Relay, finish
 from melete.errors import ConfigError, HubError, MeleteError
@@ -75,9 +76,7 @@ class Hub:
         self._child = child
         self._served = served
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(
-            base_url=self.url, headers=headers, timeout=LONGEST_ANSWER_S, trust_env=False
-        )
+        self._clients = Clients(headers, LONGEST_ANSWER_S)
         self._temperature = setup.temperature
         self._modes: dict[str, str] = {}
         self._open: dict[str, Order] = {}
@@ -205,7 +204,6 @@ class Hub:
             self._child.close()
         if self._served is not None:
             self._served.stop()
-        self._client.close()
 
     def _claim_all(self) -> None:
         """Hands queued rollouts to the workers, as they become free, until the hub dies."""
@@ -324,8 +322,8 @@ class Hub:
         if self._dead is not None:
             raise self._dead
         try:
-            return self._client.request(method, path, **arguments)
-        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
+            return self._clients.http.request(method, self.url + path, **arguments)
+        except httpx.HTTPError as error:
             raise self._die(self._gone(error)) from error
 
     def _gone(self, error: Exception) -> HubError:
