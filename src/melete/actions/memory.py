@@ -64,13 +64,19 @@ class Memory:
         while True:
             recent = sum(self._tokens[self._folded :])
             room = self.budget_tokens - recent
-            head = self._head(room)
+            head = self._head(room) if room >= 0 else None
             if head is not None:
                 newest = [turn for group in self._groups[self._folded :] for turn in group]
                 return [head, *newest] if head.content else newest
             if self._folded >= len(self._groups) - 1:
                 return self._last_group_cut()
             self._folded += 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of system prompt and turns with nothing folded."""
+        system = self._cost(Turn("system", self._system)) if self._system else 0
+        return system + sum(self._tokens)
 
     @property
     def folded(self) -> int:
@@ -180,7 +186,7 @@ def _calls(turns: Sequence[Turn]) -> list[str]:
             result = results.get(call.id)
             if result is None:
                 outcome = "no answer"
-            elif result.startswith(("Error:", "Refused:")):
+            elif result.lower().startswith(("error:", "refused:")):
                 outcome = _cut_text(result, ERROR_CHARS)
             else:
                 outcome = "ok"

@@ -80,6 +80,7 @@ class Episode:
         outcome: what the environment counted; None if it never started.
         error: why it failed.
         seconds: wall time.
+        folded: turns that were no longer whole in the last prompt, see `llm/folding.py`.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Episode:
     outcome: Outcome | None = None
     error: str | None = None
     seconds: float = 0.0
+    folded: int = 0
 
     @property
     def tokens(self) -> int:

@@ -6,7 +6,8 @@ so the same seeds and weights give the same episodes, token by token, whatever t
 
 What a model wrote stays as it was drawn: the next prompt is the last one, the drawn ids, and the ids of what it was
 answered, so that the engine computes only what is new and training merges the whole episode into one row. A chat
-template that cannot be continued like this is rendered anew each turn.
+template that cannot be continued like this is rendered anew each turn. An episode that outgrows the context is folded
+(`llm/folding.py`) and goes on in a row of its own; it ends where it is when not even that fits.
 
 Limits: the tools run in this thread, one after the other; a tool that waits makes all episodes wait. Agents that are
 programs of their own go through `player.py`.
@@ -20,8 +21,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from melete.agents.hub import Episode, EpisodeStatus, Mode, Move
-from melete.errors import MeleteError
+from melete.errors import ConfigError, MeleteError
 from melete.llm.engine import Engine, Sampling
+from melete.llm.folding import fold
 from melete.records import Turn
 from melete.serve.recording import turn_seed
 
@@ -37,7 +39,7 @@ STEPS = 24
 WAITING = 1 << 20
 """An engine's line is as long as it has to be: it is filled by one player alone."""
 LEAST_ROOM = 8
-"""Tokens that a turn must have room for; an episode that has filled its context ends where it is."""
+"""Tokens that a turn must have room for, at the very least."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class _Running:
     moves: list[Move] = field(default_factory=list)
     generation: Generation | None = None
     version: int = 0
+    folded: int = 0
 
 
 class EnginePlayer:
@@ -121,6 +124,7 @@ class EnginePlayer:
         self.temperature, self.max_tokens = temperature, max_tokens
         self.constraint, self.trace, self.run = constraint, trace, run
         self.version = 0
+        self._budget = engine.context - min(max_tokens, engine.context // 4)
         self._running: dict[str, _Running] = {}
         self._written: list[_Running] = []
         self._ended: list[Episode] = []
@@ -170,8 +174,18 @@ class EnginePlayer:
     def _rendered(self, running: _Running) -> list[int]:
         return self.lm.chat.render(running.env.conversation(), generation_prompt=True)[0]
 
+    def _folded(self, running: _Running, prompt: list[int]) -> list[int]:
+        """The prompt with older turns folded into a note; as it is if that cannot be."""
+        try:
+            folded, running.folded = fold(self.lm, running.env.conversation(), self._budget)
+        except ConfigError:
+            return prompt
+        return folded
+
     def _ask(self, running: _Running, prompt: list[int]) -> None:
         """Queues the next turn, or ends the episode if the context is full."""
+        if len(prompt) > self._budget:
+            prompt = self._folded(running, prompt)
         if len(prompt) > self.engine.context - LEAST_ROOM:
             self._end(running, "ok", None)
             return
@@ -246,6 +260,7 @@ class EnginePlayer:
                 outcome=outcome,
                 error=error,
                 seconds=time.monotonic() - running.began_s,
+                folded=running.folded,
             )
         )
         running.env.close()

@@ -172,6 +172,7 @@ def summary(gathered: Gathered, mixed: int) -> dict[str, float]:
         "tokens_per_task": float(np.mean([episode.tokens for episode in episodes])),
         "calls_per_task": calls / max(1, len(episodes)),
         "refused": float(sum(outcome.refused for outcome in outcomes)),
+        "folded": float(sum(episode.folded for episode in episodes)),
         "failed": float(sum(episode.status != "ok" for episode in episodes)),
         "stale": float(gathered.stale),
         "groups_all_right": float(np.mean([all(group) for group in right])),

@@ -101,7 +101,7 @@ class Agent:
     loaded_ms: float
 
     def prepare(self, request: Any) -> ChatRequest:
-        """A chat request with the agent's prompt and tools where it has none.
+        """A chat request with the agent's prompt and tools where it has none; what outgrows the context is folded.
 
         Raises:
             Problem: it is a plain completion, which no guard could judge.
@@ -120,6 +120,8 @@ class Agent:
             ]
         if request.tools is None:
             values["tools"] = list(self.deployment.tools)
+        if request.truncation is None:
+            values["truncation"] = "fold"
         return ChatRequest.model_validate(values)
 
     def converse(self, facts: Any = None) -> Conversing:
@@ -466,11 +468,11 @@ async def _act(app: FastAPI, request: Request, session: Session, wanted: ActRequ
                 parser = answer.plan.choices[0].parser
                 assert parser is not None
                 conversing.wrote(Turn("assistant", parser.content, tuple(parser.calls)))
-                usage = answer.usage()
+                usage = answer.usage() | {"folded_messages": planned.dropped}
             step = conversing.judge()
     except OutOfTurn as error:
         raise Problem(409, str(error), code="out_of_turn") from error
-    _trace(agent, session, step, wanted)
+    _trace(agent, session, step, wanted, usage.get("folded_messages", 0))
     return JSONResponse(_reply(agent, session, step, usage))
 
 
@@ -513,7 +515,7 @@ def _chat(agent: Agent, conversing: Conversing, wanted: ActRequest) -> ChatReque
             "temperature": wanted.temperature,
             "max_tokens": wanted.max_tokens,
             "seed": wanted.seed,
-            "truncation": "auto",
+            "truncation": "fold",
         }
     )
 
@@ -535,7 +537,7 @@ def _reply(agent: Agent, session: Session, step: Step, usage: dict[str, Any]) ->
     }
 
 
-def _trace(agent: Agent, session: Session, step: Step, wanted: ActRequest) -> None:
+def _trace(agent: Agent, session: Session, step: Step, wanted: ActRequest, folded: int) -> None:
     last = wanted.messages[-1].content if wanted.messages else None
     line = {
         "time_s": time.time(),
@@ -554,6 +556,8 @@ def _trace(agent: Agent, session: Session, step: Step, wanted: ActRequest) -> No
         line["facts"] = session.facts
     if wanted.confirm:
         line["confirmed"] = True
+    if folded:
+        line["folded"] = folded
     session.trace(line, step.execute is not None and step.execute["type"] == "tool")
 
 

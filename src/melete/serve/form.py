@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from melete.serve.output import Delta
-from melete.serve.schema import GenerationRequest, compact
+from melete.serve.schema import ChatRequest, GenerationRequest, compact
 
 if TYPE_CHECKING:
     from melete.llm.engine import Token
@@ -97,9 +97,10 @@ class ChatForm(Form):
 
     prefix, whole, piece = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, model: ServedModel, request: GenerationRequest, dropped: int) -> None:
+    def __init__(self, model: ServedModel, request: ChatRequest, dropped: int) -> None:
         super().__init__(model, request)
-        self._dropped = dropped
+        how = "folded_messages" if request.truncation == "fold" else "dropped_messages"
+        self._shortened = {how: dropped} if dropped else {}
 
     def opening(self, choices: Sequence[Choice]) -> str:
         """One chunk a choice with the role; the first carries what is said about the prompt."""
@@ -153,9 +154,9 @@ class ChatForm(Form):
         return super().body(choices, tokens, usage) | self._about_prompt(choices)
 
     def _about_prompt(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        """The prompt's ids if they are asked for, and how many messages were left out if any were."""
+        """The prompt's ids if they are asked for, and how many messages were left out or folded if any were."""
         ids = {"prompt_token_ids": choices[0].prompt_ids} if self._ids else {}
-        return ids | ({"dropped_messages": self._dropped} if self._dropped else {})
+        return ids | self._shortened
 
     def _choice(self, index: int, delta: str, extras: str = "", reason: str | None = None) -> str:
         quoted = "null" if reason is None else f'"{reason}"'

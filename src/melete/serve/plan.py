@@ -6,10 +6,13 @@ completion). Planning may take long (a big schema, a chat template), so the serv
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from melete.errors import ConfigError
 from melete.llm.engine import Generation, Sampling
+from melete.llm.folding import fold
 from melete.serve import problems
 from melete.serve.form import ChatForm, CompletionForm, Form
 from melete.serve.output import Delta, OutputParser
@@ -52,7 +55,7 @@ class Choice:
 @dataclass
 class Plan:
     """A request made ready: nothing has been submitted yet. `param` is the field that holds the prompt, `dropped` the
-    number of messages left out of it, `episode` what records it."""
+    number of messages left out of it or folded, `episode` what records it."""
 
     model: ServedModel
     request: GenerationRequest
@@ -112,19 +115,24 @@ def plan_completion(model: ServedModel, request: CompletionRequest) -> Plan:
 
 
 def _chat_prompt(model: ServedModel, request: ChatRequest) -> tuple[list[int], int]:
-    """The prompt, and how many of the oldest messages were left out of it to make room for the answer.
+    """The prompt, and how many of the oldest messages were left out of it, or folded, to make room for the answer.
 
-    Only `truncation: auto` leaves any out: from one message of the user to the next, so that what remains is whole.
+    `truncation: auto` leaves them out from one message of the user to the next, so that what remains is whole;
+    `truncation: fold` makes them a note, see `melete.llm.folding`. What cannot be made to fit stays as it is.
     """
     conversation = request.conversation()
     turns = list(conversation.turns)
-    wanted = request.wanted_tokens or model.lm.context // 4
+    budget = model.lm.context - (request.wanted_tokens or model.lm.context // 4)
     while True:
         prompt, _ = model.lm.chat.render(replace(conversation, turns=tuple(turns)), generation_prompt=True)
         asked = [i for i, turn in enumerate(turns) if turn.role == "user"]
-        if request.truncation != "auto" or len(prompt) + wanted <= model.lm.context or len(asked) < 2:
-            return prompt, len(conversation.turns) - len(turns)
+        if request.truncation != "auto" or len(prompt) <= budget or len(asked) < 2:
+            break
         del turns[asked[0] : asked[1]]
+    if request.truncation == "fold" and len(prompt) > budget:
+        with contextlib.suppress(ConfigError):
+            return fold(model.lm, conversation, budget)
+    return prompt, len(conversation.turns) - len(turns)
 
 
 def _room(model: ServedModel, prompt: list[int], wanted: int | None, param: str) -> int:

@@ -5,7 +5,8 @@ would change the answer and are not supported (`logit_bias`, penalties other tha
 an answer that silently ignored them would be wrong. Unknown fields are refused with the closest known name.
 
 Extensions: `top_k`, `stop_token_ids` and `return_token_ids` mean what they mean in vLLM, `truncation` what it means in
-OpenAI's Responses API: `auto` leaves out the oldest messages of a conversation that has outgrown the context.
+OpenAI's Responses API: `auto` leaves out the oldest messages of a conversation that has outgrown the context; `fold`
+is ours and folds them into a note.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ class ChatRequest(GenerationRequest):
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    truncation: Literal["auto", "disabled"] | None = None
+    truncation: Literal["auto", "fold", "disabled"] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
 
