@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,13 @@ def test_practice_is_started_measured_and_deployed(
     assert trainer.deploy().id == "desk_v1.0"
     with result.trained_model as trained:
         assert isinstance(trained.to_openai().ask("hello"), str)
+
+
+def test_wrong_framework_ends_a_run_before_anything_is_played(
+    desk_home: Settings, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    base = own_checkpoint(tmp_path / "tiny", context=512)
+    code, out, err = call("agents", "train", "--scenario", "desk", "--base", str(base), "--framework", "nemo")
+    assert code == 2
+    assert "no agent framework named 'nemo'" in err
+    assert "before" not in out
