@@ -149,9 +149,27 @@ def trainer(config: Config, scenario: Scenario) -> dict[str, Any]:
 
 
 def work(
-    url: str, key: str, *, scenario: str, framework: str, max_tokens: int, workers: int, traces: Path
+    url: str,
+    key: str,
+    *,
+    scenario: str,
+    framework: str,
+    agent: str = "",
+    max_tokens: int,
+    workers: int,
+    traces: Path,
 ) -> None:
     """Plays what the trainer submits to an Agent Lightning server, until that server ends; for `worker.py`.
+
+    Args:
+        url: of the server.
+        key: its key.
+        scenario: name of what is practised.
+        framework: name of the framework whose agent practises.
+        agent: your own agent of it, `module:function`; empty is its plain one.
+        max_tokens: most tokens of one turn.
+        workers: agents that run at once.
+        traces: folder for the traces.
 
     Raises:
         HubError: the server has gone away, or is no 1.x server.
