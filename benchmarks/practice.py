@@ -6,7 +6,9 @@ the same for all. What is written: every run's table rows with counts and interv
 not counted), the curve of each run, the machine and the command. Nothing is averaged over seeds.
 
     melete run examples/practice.yaml    # leaves the run `beginner`; any model that learned the demonstrations will do
-    python benchmarks/practice.py --base beginner --write
+    python benchmarks/practice.py --base beginner --write -- --greedy
+
+What follows `--` goes to `melete agents train`; `--greedy` and `--no-constrained` add and leave out rows of the table.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from melete import settings
+from melete.errors import UnknownNameError
 from melete.runs import refs
 
 RESULT = Path(__file__).parent / "results" / "practice.json"
@@ -26,14 +29,17 @@ CURVE = ("practised_s", "reward", "tool_reliability", "success", "tokens_per_tas
 
 
 def practise(args: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """One run in a process of its own."""
-    name = f"practice-benchmark-{seed}"
+    """One run in a process of its own; one that is there already, of this base, is taken as it is."""
+    name = f"practice-{args.base}-{seed}"
     command = [
-        "melete", "agents", "train", "--base", args.base, "--seed", str(seed), "--name", name, "--greedy",
+        "melete", "agents", "train", "--base", args.base, "--seed", str(seed), "--name", name,
         "--minutes", str(args.minutes), "--steps", "1000", "--held-out", str(args.held_out), *args.options,
     ]  # fmt: skip
-    subprocess.run(command, check=True)
-    folder = refs.run(settings.load(), name)
+    try:
+        folder = refs.run(settings.load(), name)
+    except UnknownNameError:
+        subprocess.run(command, check=True)
+        folder = refs.run(settings.load(), name)
     record = json.loads((folder / "run.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     curve = [{key: round(line[key], 4) for key in CURVE} for line in lines]

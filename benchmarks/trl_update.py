@@ -144,6 +144,7 @@ def run_ours(args: argparse.Namespace) -> dict[str, Any]:
 
     from melete import settings
     from melete.llm import lm as lms
+    from melete.llm.config import compute_dtype
     from melete.llm.engine import Engine, Sampling
     from melete.llm.grpo import improve
     from melete.llm.learner import TransformersLearner
@@ -152,7 +153,7 @@ def run_ours(args: argparse.Namespace) -> dict[str, Any]:
 
     lm = lms.load(args.model, settings.load(), torch.device("cpu"), torch.float32)
     learner = TransformersLearner(lm, 1e-6)
-    engine = Engine(lm, slots=args.problems * args.group)
+    engine = Engine(lm, slots=args.problems * args.group, dtype=compute_dtype(lm.device))
     asked = [
         lm.chat.render(Conversation((Turn("user", text),)), generation_prompt=True)[0]
         for text in prompts(args.problems)

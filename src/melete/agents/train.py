@@ -31,7 +31,7 @@ from melete.agents.measure import Measured, table
 from melete.agents.rollout import WAITING
 from melete.errors import ConfigError
 from melete.llm import finetune
-from melete.llm.config import resolve_device
+from melete.llm.config import compute_dtype, resolve_device
 from melete.llm.distributed import SINGLE
 from melete.llm.engine import Engine
 from melete.llm.grpo import Draws, Weighted, improve
@@ -64,7 +64,7 @@ def train(config: Config, run: Run) -> None:
     learner, lm = start.learner, start.learner.lm
     reference = finetune.reference(start, settings, device) if config.kl > 0 else None
     tasks = practice_tasks(scenario, config)
-    engine = Engine(lm, slots=config.problems * config.group, waiting=WAITING)
+    engine = Engine(lm, slots=config.problems * config.group, waiting=WAITING, dtype=compute_dtype(device))
     model = Played(lm, engine)
     exam = Exam(model, scenario, config, run)
     run.say(f"{scenario.name}: {len(tasks):,} tasks to practise; starting from {start.source}")
@@ -82,7 +82,7 @@ def train(config: Config, run: Run) -> None:
     for step in run.steps(config.steps, start=start.step):
         began_s = time.perf_counter()
         gathered = gathering.take(step, ahead=config.ahead and step + 1 < config.steps)
-        played_s = time.perf_counter() - began_s
+        waited_s = time.perf_counter() - began_s
         draws.learn([(group.index, [float(solved(e)) for e in group.tries]) for group in gathered.groups])
         groups = advantages(gathered.groups, config.refusal_cost)
         scale = schedule_of(config, step, practised_s)
@@ -92,10 +92,10 @@ def train(config: Config, run: Run) -> None:
         run.check_finite(step, figures["gradient_norm"], "gradient norm")
         gathering.publish(_policy(lm, step + 1, config), lambda: engine.swap(learner.weights()))
         practised_s += time.perf_counter() - began_s
-        run.log(
-            step,
-            {**figures, **summary(gathered, len(groups)), "played_s": played_s, "practised_s": practised_s},
-        )
+        clock = {"waited_s": waited_s, "practised_s": practised_s}
+        if config.minutes:
+            clock["left_s"] = max(0.0, 60 * config.minutes - practised_s)
+        run.log(step, {**figures, **summary(gathered, len(groups)), **clock})
         over = out_of_time(config, practised_s)
         if over or run.should_save(step, config.save_every):
             run.sample(step, scenario.name, transcripts(gathered.groups, lm))

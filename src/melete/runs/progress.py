@@ -76,6 +76,7 @@ class PlainDisplay:
             return
         self.said_s, self.said_at = now_s, done
         left_s = (now_s - self.began_s) / max(1, done - self.start) * (self.total - done)
+        left_s = min(left_s, values.get("left_s", left_s))
         left = f"{duration(left_s)} left" if done < self.total else f"in {duration(now_s - self.began_s)}"
         self.say("  ".join(filter(None, (f"{self.what} {done:,}/{self.total:,}", figures(values), left))))
 
