@@ -8,7 +8,7 @@ WORKERS ?= auto
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test test-all quality format smoke bench clean
+.PHONY: help setup envs demo test test-all quality format smoke bench clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,8 +22,11 @@ $(STAMP): requirements.lock pyproject.toml package.json
 	$(BIN)/python tools/vendor.py
 	@touch $(STAMP)
 
+envs: setup ## Environments of what cannot live beside our pins (CrewAI, Agent Lightning), for their tests
+	$(BIN)/python tools/envs.py --tests
+
 demo: export OMP_NUM_THREADS := $(shell nproc 2>/dev/null || echo 2)
-demo: setup ## Train a small language model from real text, teach it tools, evaluate it, chat (minutes)
+demo: setup ## Train a small language model from real text, teach it tools, let it practise a support desk (minutes)
 	@mkdir -p .melete
 	$(BIN)/melete run examples/demo.yaml
 
