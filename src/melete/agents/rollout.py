@@ -124,7 +124,7 @@ class EnginePlayer:
         self.temperature, self.max_tokens = temperature, max_tokens
         self.constraint, self.trace, self.run = constraint, trace, run
         self.version = 0
-        self._budget = engine.context - min(max_tokens, engine.context // 4)
+        self._budget = engine.context - engine.context // 16
         self._running: dict[str, _Running] = {}
         self._written: list[_Running] = []
         self._ended: list[Episode] = []
