@@ -12,21 +12,24 @@ import re
 from typing import Any
 
 WORDS = {"true": True, "false": False, "null": None, "undefined": None}
-INTEGER = re.compile(r"[+-]?\d+[lL]?")
+INTEGER = re.compile(r"[+-]?\d{1,18}[lL]?")
 FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?[fFdD]?")
 QUOTED = re.compile(r"""(["'`])((?:\\.|(?!\1).)*)\1""", re.DOTALL)
-LIST = re.compile(r"(?:new\s+[\w.<>?, ]+?\s*(?:\[\s*\])+\s*\{|\{|\[)(.*)[}\]]", re.DOTALL)
+LIST = re.compile(r"(?:new\s+[\w.]+(?:<[^<>]*>)?(?:\s*\[\s*\])+\s*\{|\{|\[)(.*)[}\]]", re.DOTALL)
 LIST_CALL = re.compile(r"(?:(?:Arrays\.asList|List\.of|Array\.of|Set\.of)\s*)\((.*)\)", re.DOTALL)
-WRAPPED = re.compile(r"new\s+\w*(?:List|Set|Map)\s*(?:<[^()]*>)?\s*\((.*)\)", re.DOTALL)
+WRAPPED = re.compile(r"new\s+\w*(?:List|Set|Map)\s*(?:<[^()]*>\s*)?\((.*)\)", re.DOTALL)
 MAP_CALL = re.compile(r"Map\.of\s*\((.*)\)", re.DOTALL)
-PUTS = re.compile(r"new\s+\w*Map\s*(?:<[^()]*>)?\s*\(\s*\)\s*\{\s*\{(.*)\}\s*;?\s*\}", re.DOTALL)
+PUTS = re.compile(r"new\s+\w*Map\s*(?:<[^()]*>\s*)?\(\s*\)\s*\{\s*\{(.*)\}\s*(?:;\s*)?\}", re.DOTALL)
 PUT = re.compile(r"(?:\w+\.)?put\s*\((.*)\)", re.DOTALL)
+DEEPEST = 16
 OPENING, CLOSING = "([{<", ")]}>"
 
 
-def read(literal: str) -> Any:
-    """The value of a literal; the text itself where it is none."""
+def read(literal: str, depth: int = 0) -> Any:
+    """The value of a literal; the text itself where it is none, or where it is nested deeper than `DEEPEST`."""
     stripped = literal.strip()
+    if depth > DEEPEST:
+        return stripped
     if stripped in WORDS:
         return WORDS[stripped]
     if INTEGER.fullmatch(stripped):
@@ -37,17 +40,21 @@ def read(literal: str) -> Any:
         return text(stripped)
     if puts := PUTS.fullmatch(stripped):
         calls = [PUT.fullmatch(part.strip()) for part in split(puts[1], ";") if part.strip()]
-        return _pairs([part for call in calls if call for part in split(call[1], ",")])
+        return _pairs([part for call in calls if call for part in split(call[1], ",")], depth)
     if pairs := MAP_CALL.fullmatch(stripped):
-        return _pairs(split(pairs[1], ","))
+        return _pairs(split(pairs[1], ","), depth)
     if inner := LIST_CALL.fullmatch(stripped):
-        return [read(part) for part in split(inner[1], ",")]
+        return [read(part, depth + 1) for part in split(inner[1], ",")]
     if wrapped := WRAPPED.fullmatch(stripped):
-        return read(wrapped[1]) if wrapped[1].strip() else ({} if "Map" in stripped.split("(")[0] else [])
-    if stripped.startswith("{") and (mapping := _mapping(stripped)) is not None:
+        return (
+            read(wrapped[1], depth + 1)
+            if wrapped[1].strip()
+            else ({} if "Map" in stripped.split("(")[0] else [])
+        )
+    if stripped.startswith("{") and (mapping := _mapping(stripped, depth)) is not None:
         return mapping
     if inner := LIST.fullmatch(stripped):
-        return [read(part) for part in split(inner[1], ",")]
+        return [read(part, depth + 1) for part in split(inner[1], ",")]
     return stripped
 
 
@@ -75,16 +82,16 @@ def split(inner: str, separator: str) -> list[str]:
     return [*parts, last] if last.strip() else parts
 
 
-def _mapping(stripped: str) -> dict[str, Any] | None:
+def _mapping(stripped: str, depth: int) -> dict[str, Any] | None:
     """`{key: value, …}`; None if it is not of that form."""
     if not stripped.endswith("}"):
         return None
     entries = [split(part, ":") for part in split(stripped[1:-1], ",")]
     if any(len(entry) < 2 for entry in entries):
         return None
-    return {text(key.strip()): read(":".join(rest)) for key, *rest in entries}
+    return {text(key.strip()): read(":".join(rest), depth + 1) for key, *rest in entries}
 
 
-def _pairs(parts: list[str]) -> dict[str, Any]:
+def _pairs(parts: list[str], depth: int) -> dict[str, Any]:
     keys, values = parts[::2], parts[1::2]
-    return {text(key.strip()): read(value) for key, value in zip(keys, values, strict=False)}
+    return {text(key.strip()): read(value, depth + 1) for key, value in zip(keys, values, strict=False)}

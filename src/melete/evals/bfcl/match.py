@@ -62,7 +62,7 @@ def calls_match(
         return False
     by_name = {offered_name(function["name"]): function for function in functions}
     fits = [[call_matches(call, answer, by_name, foreign) for answer in answers] for call in calls]
-    return _assignment(fits, 0, frozenset())
+    return _assignable(fits)
 
 
 def call_matches(
@@ -144,14 +144,20 @@ def _part(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _assignment(fits: Sequence[Sequence[bool]], row: int, taken: frozenset[int]) -> bool:
-    """Whether each row can have a column of its own that fits."""
-    if row == len(fits):
-        return True
-    return any(
-        fit and column not in taken and _assignment(fits, row + 1, taken | {column})
-        for column, fit in enumerate(fits[row])
-    )
+def _assignable(fits: Sequence[Sequence[bool]]) -> bool:
+    """Whether each row can have a column of its own that fits, by augmenting paths (Kuhn, 1955)."""
+    row_of: dict[int, int] = {}
+
+    def place(row: int, tried: set[int]) -> bool:
+        for column, fit in enumerate(fits[row]):
+            if fit and column not in tried:
+                tried.add(column)
+                if column not in row_of or place(row_of[column], tried):
+                    row_of[column] = row
+                    return True
+        return False
+
+    return all(place(row, set()) for row in range(len(fits)))
 
 
 def _object(text: str) -> dict[str, Any] | None:
