@@ -4,7 +4,7 @@
     POST /v1/completions           plain completion of text or token ids
     GET  /v1/models                what is served;  GET /v1/models/{id} one of them
     POST /v1/models/{id}/reload    newer weights into the running engine: {"checkpoint": "REFERENCE"} or {}
-    /v1/agents                     deployed agents, see `agents.py`
+    /v1/agents                     deployed agents, see `agent_routes.py`
     GET  /health                   up, and how busy; asks for no token
     GET  /chat                     the chat page
 
@@ -31,8 +31,7 @@ from starlette.types import Receive, Scope, Send
 
 import melete
 from melete.errors import CheckpointError, MeleteError, UnknownNameError
-from melete.serve import agents as deployed
-from melete.serve import auth, body, page, problems
+from melete.serve import agent_routes, auth, body, page, problems
 from melete.serve.agents import Agents
 from melete.serve.answer import Answer
 from melete.serve.models import ServedModel
@@ -129,7 +128,7 @@ def create_app(
 
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     if agents is not None:
-        deployed.add_to(app, agents)
+        agent_routes.add_to(app, agents)
     page.add_to(app, models, settings)
     app.mount("/static", page.Assets(directory=page.STATIC), name="static")
     app.add_exception_handler(Problem, _on_problem)
