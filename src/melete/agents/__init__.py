@@ -1,8 +1,8 @@
 """Agents: scenarios with tools, practice until tool calls succeed, adapters to frameworks, deployment.
 
-A scenario is a file in `scenarios/`, a hub one in `hubs/`, a framework adapter one in `frameworks/`. `scenario.py` holds what
-a scenario is, `environment.py` plays it under its guard, `train.py` practises it. From Python: `Trainer` and `TrainedAgent`,
-imported when they are first asked for.
+A scenario is a file in `scenarios/`, a hub one in `hubs/`, a framework adapter one in `frameworks/`. What a scenario is
+stands in `scenario.py`; `environment.py` plays it under its guard, `train.py` practises it. From Python: `Trainer` and
+`TrainedAgent`, imported when they are first asked for.
 """
 
 from __future__ import annotations
