@@ -8,6 +8,8 @@ import pytest
 
 from melete import find
 from melete.actions import prompts
+from melete.agents import scenario
+from melete.agents.scenarios._tau import data
 from melete.errors import ConfigError, ScenarioError, UnknownNameError
 
 FILES = sorted(find.folder_of("melete").rglob("*@*.md"))
@@ -41,6 +43,29 @@ def test_every_prompt_file_renders_its_examples_as_written(path: Path) -> None:
     assert prompt.examples
     for example in prompt.examples:
         assert prompt.render(**example.inputs) == example.rendered
+
+
+@pytest.mark.parametrize("name", ["code_review", "customer_support", "qa_testing", "star", "tau_retail"])
+def test_scenario_says_which_prompt_file_its_system_prompt_is(name: str) -> None:
+    played = scenario.load(name)
+    assert played.prompt is not None
+    if played.unavailable():
+        pytest.skip(str(played.unavailable()))
+    inputs = {"policy": data.policy("retail")} if name == "tau_retail" else {}
+    assert played.system_prompt == prompts.read(_file(played.prompt_id)).render(**inputs)
+
+
+def test_turns_of_the_expert_are_what_the_output_schema_says() -> None:
+    played = scenario.load("customer_support")
+    assert played.prompt is not None
+    for conversation in played.demonstrations("train", 3):
+        turns = [turn.to_openai() for turn in conversation.turns if turn.role == "assistant"]
+        assert [played.prompt.output_problems(turn) for turn in turns] == [[]] * len(turns)
+    assert played.prompt.output_problems({"role": "assistant", "tool_calls": []})
+
+
+def _file(prompt_id: str) -> Path:
+    return next(path for path in FILES if path.stem == prompt_id)
 
 
 def test_prompt_that_comes_with_melete_is_found_by_name_and_version() -> None:

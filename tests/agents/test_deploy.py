@@ -72,6 +72,7 @@ def test_run_of_practice_becomes_a_version_with_all_its_parts(home: Settings, pr
     assert made.id == "customer_support_v1.0"
     read = deployment.load(home, "customer_support")
     assert read.system_prompt == scenario.system_prompt
+    assert read.prompt == "customer_support@1"
     assert read.tools == tuple(scenario.toolset.schemas)
     assert read.guard == scenario.guard.to_dict()
     assert [one["name"] for one in read.criteria] == [one.name for one in scenario.success_criteria()]

@@ -31,6 +31,7 @@ def write(config: Config, run: Run) -> None:
     assert run.folder is not None
     folder = run.folder / "data"
     folder.mkdir(exist_ok=True)
+    run.result["prompt"] = scenario.prompt_id
     start = 0
     for name, count in (("train", config.count), ("val", config.val)):
         if not count:

@@ -70,6 +70,7 @@ def deploy(
                 {"name": criterion.name, "description": criterion.description}
                 for criterion in played.success_criteria()
             ),
+            prompt=played.prompt_id,
             scenario=played.name,
             scenario_version=played.version,
             source=_source(settings, folder),

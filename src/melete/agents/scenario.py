@@ -31,6 +31,7 @@ from melete.records import Conversation, Turn
 
 if TYPE_CHECKING:
     from melete.actions.guard import Guard
+    from melete.actions.prompts import Prompt
     from melete.actions.tools import ToolSet
     from melete.actions.trace import TraceWriter
     from melete.agents.environment import Environment
@@ -139,6 +140,7 @@ class Scenario(ABC):
         toolset: the tools, distractors included.
         guard: judges every call.
         system_prompt: first turn of every conversation.
+        prompt: file that `system_prompt` was rendered from; None where the text stands in the scenario.
         prices: see `Prices`.
         datasets: names of the datasets that it reads, which go along where it is practised on another machine.
     """
@@ -152,8 +154,14 @@ class Scenario(ABC):
     toolset: ToolSet
     guard: Guard
     system_prompt: str
+    prompt: Prompt | None = None
     prices: Prices = Prices()
     datasets: tuple[str, ...] = ()
+
+    @property
+    def prompt_id(self) -> str:
+        """`name@version` of the prompt file; empty where the text stands in the scenario."""
+        return self.prompt.id if self.prompt else ""
 
     @abstractmethod
     def tasks(self, split: str, count: int | None = None, start: int = 0, seed: int = 0) -> list[Task]:

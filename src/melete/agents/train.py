@@ -236,6 +236,7 @@ def report(
     run.result["after"] = [row.to_dict() for row in after]
     run.result["practised_s"] = round(practised_s, 1)
     run.result["scenario"] = f"{scenario.name} {scenario.version}"
+    run.result["prompt"] = scenario.prompt_id
     pairs = [
         (old, new)
         for old in before

@@ -50,6 +50,7 @@ class Deployment:
         model: folder of the checkpoint; relative to the deployment's own folder, or absolute; or `echo`.
         digest: SHA-256 of the checkpoint's `checkpoint.json`; empty for `echo`.
         system_prompt: first turn of every conversation that has none.
+        prompt: `name@version` of the file that it was rendered from; empty if it comes from none.
         tools: in OpenAI's form.
         guard: content of its guard file.
         criteria: success criteria, `{"name", "description"}`.
@@ -68,6 +69,7 @@ class Deployment:
     tools: tuple[dict[str, Any], ...]
     guard: dict[str, Any]
     criteria: tuple[dict[str, str], ...] = ()
+    prompt: str = ""
     scenario: str = ""
     scenario_version: str = ""
     source: str = ""

@@ -46,7 +46,9 @@ def main(config: Config, run: Run) -> None:
 
     lm = lms.load(config.base, settings_module.load(), resolve_device(config.device))
     model = Played(lm, Engine(lm, slots=min(config.slots, config.held_out), waiting=WAITING))
-    rows = Exam(model, scenarios.load(config.scenario), config, run).sit(None, 0, "now")
+    scenario = scenarios.load(config.scenario)
+    rows = Exam(model, scenario, config, run).sit(None, 0, "now")
     for line in table([("", row) for row in rows]):
         run.say(line)
+    run.result["prompt"] = scenario.prompt_id
     run.result["measured"] = [row.to_dict() for row in rows]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from melete.actions import prompts
 from melete.actions.action import Message, ToolAction
 from melete.actions.guard import Guard
 from melete.actions.tools import ToolFailure, ToolSet, tool
@@ -113,7 +114,11 @@ class NewScenario(Scenario):
     version = "1"
     description = "A library's desk: extend a loan, or say no when somebody else waits for the book."
     max_steps = 8
-    system_prompt = "You work at a library's desk. Look a loan up before you extend it."
+    # A file of your own, `<name>@<version>.md` in a folder, is loaded with prompts.load(name, folder).
+    prompt = prompts.load("tool_agent")
+    system_prompt = prompt.render(
+        role="the clerk of a library's desk", rules=["Look a loan up before you extend it."]
+    )
     toolset = ToolSet.of(Library)
     # Everything that no allow_list names is refused. The other rule types: see docs/actions.md.
     guard = Guard.from_dict(

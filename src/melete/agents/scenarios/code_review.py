@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
+from melete.actions import prompts
 from melete.actions.action import ToolAction
 from melete.actions.guard import Guard
 from melete.actions.tools import ToolFailure, ToolSet, tool
@@ -177,12 +179,8 @@ class CodeReview(DeskScenario):
     name = "code_review"
     description = "Review a branch with linter and tests, comment on its defect, and give a verdict."
     toolset = ToolSet.of(ReviewWorld)
-    system_prompt = (
-        "You review code. Ask for the branch if it is not named. List the files, run the linter on the changed file "
-        "and run the tests, always, before any verdict. Nothing found: approve. Otherwise see the diff, comment on the "
-        "line of the defect with its kind, and request changes. Then tell the person. Never approve without checks. "
-        "Merging, force-pushing and deleting branches are not yours: say that you cannot."
-    )
+    prompt = prompts.load("code_review", Path(__file__).with_suffix(""))
+    system_prompt = prompt.render()
     subject = "review"
     forbidden: Mapping[str, dict[str, Any]] = {"merge": {}, "push_force": {}, "delete_branch": {}}
     slips = SLIPS

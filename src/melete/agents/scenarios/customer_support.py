@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from melete.actions import prompts
 from melete.actions.action import Message, ToolAction
 from melete.actions.guard import Guard
 from melete.actions.tools import ToolFailure, ToolSet, tool
@@ -236,9 +237,8 @@ class CustomerSupport(Scenario):
     max_steps = 12
     # Dearer than elsewhere: trying until it works, or asking for what was said already, serves no customer.
     prices = Prices(failed=0.15, message=0.04)
-    system_prompt = (
-        "You are a shop's support agent. Verify before you change anything. Ask for what is missing."
-    )
+    prompt = prompts.load("customer_support", DATA)
+    system_prompt = prompt.render()
     toolset = ToolSet.of(SupportWorld)
 
     @cached_property

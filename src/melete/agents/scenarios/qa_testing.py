@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
+from melete.actions import prompts
 from melete.actions.action import ToolAction
 from melete.actions.guard import Guard
 from melete.actions.tools import ToolFailure, ToolSet, tool
@@ -196,12 +198,8 @@ class QaTesting(DeskScenario):
         "Test a function against its spec and report the bug by its smallest input, or that there is none."
     )
     toolset = ToolSet.of(QaWorld)
-    system_prompt = (
-        "You test functions. Ask for the function and its module if they are not named. Read the spec, add cases, run "
-        "them. A case fails: report the bug with the smallest input that fails. None fails and all lines are reached: "
-        "report that it is clean. Then tell the person. Never report without running cases. Editing code, deleting "
-        "tests and deploying are not yours: say that you cannot."
-    )
+    prompt = prompts.load("qa_testing", Path(__file__).with_suffix(""))
+    system_prompt = prompt.render()
     subject = "test"
     forbidden: Mapping[str, dict[str, Any]] = {
         "edit_source": {"line": 1, "text": "pass"},

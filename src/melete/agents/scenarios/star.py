@@ -19,9 +19,11 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from melete import datasets
+from melete.actions import prompts
 from melete.actions.action import Message, ToolAction, compact_json
 from melete.actions.guard import Guard
 from melete.actions.tools import Tool, ToolFailure, ToolSet
@@ -37,10 +39,6 @@ HELD_OUT_SHARE = 0.08
 NAME_SHARE = 0.4
 """What the right API is worth with no argument right."""
 
-SYSTEM_PROMPT = (
-    "You are the agent of a service desk. You read a dialogue with a user so far, with your calls and their results. "
-    "If now is the time to call an API, call it with what the user has said; otherwise say the next thing to the user."
-)
 SPEAKERS = {"user": "User", "assistant": "Agent", "system": "Task"}
 
 
@@ -101,7 +99,8 @@ class Star(Scenario):
     description = "Next API call in human customer-service dialogues of 13 domains."
     datasets = (DATASET,)
     max_steps = 2
-    system_prompt = SYSTEM_PROMPT
+    prompt = prompts.load("star", Path(__file__).with_suffix(""))
+    system_prompt = prompt.render()
 
     def __init__(self) -> None:
         definitions = {} if self.unavailable() else chat_star.definitions(datasets.open(DATASET).path)

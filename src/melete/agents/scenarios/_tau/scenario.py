@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from melete import datasets
+from melete.actions import prompts
 from melete.actions.action import Message, ToolAction
 from melete.actions.guard import Guard
 from melete.actions.tools import ToolSet
@@ -24,10 +25,6 @@ from melete.agents.scenarios._tau.journal import Journal
 from melete.agents.scenarios._tau.world import TauWorld
 from melete.errors import ConfigError, DatasetError
 from melete.records import Turn
-
-PROMPT = """{policy}
-
-You talk to one customer. Call one tool at a time, or write one message to the customer."""
 
 Script = Generator[Proposal, str, None]
 
@@ -48,13 +45,14 @@ class TauScenario(Scenario):
     world_class: type[TauWorld]
     max_steps = 40
     datasets = (data.DATASET,)
+    prompt = prompts.load("tau_shop", Path(__file__).parent)
 
     def __init__(self) -> None:
         self.splits = tuple(self.parts)
         self.toolset = ToolSet.of(self.world_class)
         self.guard = Guard.load(Path(__file__).parents[1] / self.name / "guard.yaml")
         if self.unavailable() is None:
-            self.system_prompt = PROMPT.format(policy=data.policy(self.shop))
+            self.system_prompt = self.prompt.render(policy=data.policy(self.shop))
         else:
             self.system_prompt = self.description
 
