@@ -122,6 +122,21 @@ def test_act_with_whole_messages_is_judged_from_the_history(till: Any) -> None:
     assert till(new=True, messages=[history[0], history[3]])["verdict"] == "refuse"
 
 
+def test_act_folds_a_conversation_that_outgrows_the_context(
+    till: Callable[..., Any], settings: Settings
+) -> None:
+    for i in range(6):
+        told = till(observation=f"note N-{i} " + "x" * 1000)
+        assert told["verdict"] == "allow"
+        # Each step has the message and what the echo model said to it: about 2,000 tokens of 4,096.
+        assert told["usage"]["prompt_tokens"] <= 4096 - 256
+        assert (told["usage"]["folded_messages"] > 0) == (i > 1)
+    (file,) = (deployment.root(settings) / "till" / "traces").glob("*.jsonl")
+    assert [step.get("folded", 0) > 0 for step in trace.read(file)] == [False] * 2 + [True] * 4
+    call = till(observation='call verify {"order": "A"}')
+    assert call["execute"]["name"] == "verify"
+
+
 def test_act_keeps_conversations_apart(till: Any) -> None:
     first = till(observation='call verify {"order": "A"}')["session_id"]
     till(observation='{"order": "A"}')

@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 
+from melete.serve import echo
 from melete.serve.server import Server
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
@@ -174,6 +175,25 @@ def test_chat_truncation_auto_leaves_out_the_oldest_messages(client: openai.Open
     assert answer.model_dump()["dropped_messages"] == 4
     assert answer.usage is not None
     assert 2000 < answer.usage.prompt_tokens < 3072
+
+
+def test_chat_truncation_fold_makes_a_note_of_the_oldest_messages(client: openai.OpenAI) -> None:
+    turns = [
+        {"role": role, "content": f"{role} of O-{i} " + "x" * 1000}
+        for i in range(3)
+        for role in ("user", "assistant")
+    ]
+    messages: Any = [{"role": "system", "content": "Be brief."}, *turns, {"role": "user", "content": "last"}]
+    answer = client.chat.completions.create(
+        model="echo", messages=messages, extra_body={"truncation": "fold", "return_token_ids": True}
+    )
+    assert answer.choices[0].message.content == "last"
+    told = answer.model_dump()
+    prompt = echo.load().decode(told["prompt_token_ids"])
+    assert len(told["prompt_token_ids"]) <= 4096 - 256
+    assert told["folded_messages"] == 6 - prompt.count("x" * 1000)
+    assert prompt.startswith("<|bos|><|system|>Be brief.\nSo far:\nRequest: user of O-0 xxx")
+    assert "Ids: O-0" in prompt
 
 
 def test_chat_truncation_never_drops_the_last_question(client: openai.OpenAI) -> None:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from melete.agents.hub import Episode, EpisodeStatus, Mode, Move
 from melete.errors import ConfigError, MeleteError
+from melete.llm import folding
 from melete.llm.engine import Engine, Sampling
-from melete.llm.folding import fold
 from melete.records import Turn
 from melete.serve.recording import turn_seed
 
@@ -124,7 +124,7 @@ class EnginePlayer:
         self.temperature, self.max_tokens = temperature, max_tokens
         self.constraint, self.trace, self.run = constraint, trace, run
         self.version = 0
-        self._budget = engine.context - engine.context // 16
+        self._budget = folding.budget(engine.context)
         self._running: dict[str, _Running] = {}
         self._written: list[_Running] = []
         self._ended: list[Episode] = []
@@ -177,7 +177,7 @@ class EnginePlayer:
     def _folded(self, running: _Running, prompt: list[int]) -> list[int]:
         """The prompt with older turns folded into a note; as it is if that cannot be."""
         try:
-            folded, running.folded = fold(self.lm, running.env.conversation(), self._budget)
+            folded, running.folded = folding.fold(self.lm, running.env.conversation(), self._budget)
         except ConfigError:
             return prompt
         return folded

@@ -1,8 +1,9 @@
 """Prompts of conversations that have outgrown a model's context: older turns become a note (`melete.actions.memory`).
 
-One rule for practice and deployment: the budget of a prompt is the context less the room of an answer. A prompt within
-it is never touched. A larger one is folded to three quarters of the budget, so that the next turns go on by its
-beginning before it has to be folded again; to the whole budget if what has to be kept needs it.
+One rule for practice and deployment: the budget of a prompt is the context less the room of an answer, which is a
+sixteenth of the context where the request names none. A prompt within the budget is never touched. A larger one is
+folded to three quarters of the budget, so that the next turns go on by its beginning before it has to be folded again;
+to the whole budget if what has to be kept needs it.
 
 The note is made of the whole conversation each time, never of another note. System turns are kept whole, and so is a
 message that is to be answered now; the newest result of a tool may be cut, and says so.
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 KEPT = 0.75
 """Share of the budget that a folded prompt may fill."""
+
+
+def budget(context: int, answer_tokens: int | None = None) -> int:
+    """Most tokens of a prompt in a context of so many tokens."""
+    return context - (answer_tokens or context // 16)
 
 
 def fold(lm: LM, conversation: Conversation, budget_tokens: int) -> tuple[list[int], int]:

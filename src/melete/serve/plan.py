@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from melete.errors import ConfigError
+from melete.llm import folding
 from melete.llm.engine import Generation, Sampling
-from melete.llm.folding import fold
 from melete.serve import problems
 from melete.serve.form import ChatForm, CompletionForm, Form
 from melete.serve.output import Delta, OutputParser
@@ -20,6 +20,7 @@ from melete.serve.problems import Problem
 from melete.serve.schema import ChatRequest, CompletionRequest, GenerationRequest
 
 if TYPE_CHECKING:
+    from melete.llm.lm import LM
     from melete.records import Conversation
     from melete.serve.models import ServedModel
     from melete.serve.recording import EpisodeRecord
@@ -121,18 +122,25 @@ def _chat_prompt(model: ServedModel, request: ChatRequest) -> tuple[list[int], i
     `truncation: fold` makes them a note, see `melete.llm.folding`. What cannot be made to fit stays as it is.
     """
     conversation = request.conversation()
+    context, wanted = model.lm.context, request.wanted_tokens
+    if request.truncation == "fold":
+        return _folded(model.lm, conversation, folding.budget(context, wanted))
     turns = list(conversation.turns)
-    budget = model.lm.context - (request.wanted_tokens or model.lm.context // 4)
     while True:
         prompt, _ = model.lm.chat.render(replace(conversation, turns=tuple(turns)), generation_prompt=True)
         asked = [i for i, turn in enumerate(turns) if turn.role == "user"]
-        if request.truncation != "auto" or len(prompt) <= budget or len(asked) < 2:
-            break
+        fits = len(prompt) + (wanted or context // 4) <= context
+        if request.truncation != "auto" or fits or len(asked) < 2:
+            return prompt, len(conversation.turns) - len(turns)
         del turns[asked[0] : asked[1]]
-    if request.truncation == "fold" and len(prompt) > budget:
+
+
+def _folded(lm: LM, conversation: Conversation, budget: int) -> tuple[list[int], int]:
+    prompt, _ = lm.chat.render(conversation, generation_prompt=True)
+    if len(prompt) > budget:
         with contextlib.suppress(ConfigError):
-            return fold(model.lm, conversation, budget)
-    return prompt, len(conversation.turns) - len(turns)
+            return folding.fold(lm, conversation, budget)
+    return prompt, 0
 
 
 def _room(model: ServedModel, prompt: list[int], wanted: int | None, param: str) -> int:
