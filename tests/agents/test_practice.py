@@ -350,6 +350,31 @@ def test_gathering_of_a_hub_that_keeps_dying_ends_with_one_clear_message(tmp_pat
         gathering(hub, Run(tmp_path)).take(0)
 
 
+def test_practice_whose_hub_dies_for_good_keeps_its_checkpoint_and_goes_on_from_it(
+    settings: Settings, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mortal(local.LocalHub):
+        """Answers twice, and is dead from then on."""
+
+        answers = 72
+
+        def completed(self, wait_s: float | None = None) -> list[Episode]:
+            if Mortal.answers <= 0:
+                raise HubError("The hub is gone.")
+            done = super().completed(wait_s)
+            Mortal.answers -= len(done)
+            return done
+
+    monkeypatch.setattr(local, "LocalHub", Mortal)
+    with pytest.raises(TrainingFailedError, match=r"The hub is gone.[\s\S]*kept in step_00000002"):
+        practise(settings, base, steps=4, held_out=2, ahead=False)
+    monkeypatch.undo()
+    monkeypatch.setenv("MELETE_HOME", str(settings.home))
+    (folder,) = (path for path in settings.runs.iterdir() if (path / "checkpoints").is_dir())
+    record = resume(folder, Options(settings=settings))
+    assert [line["step"] for line in lines(settings, record)] == [0, 1, 2, 3]
+
+
 def test_local_hub_while_paused_plays_nothing_and_then_goes_on(engine: Engine, base: Path) -> None:
     lm = lms.load_checkpoint(base, CPU, torch.float32)
     hub = local.open(Setup(Shop(), Played(lm, engine), max_tokens=48))

@@ -29,7 +29,7 @@ from melete.agents.gather import Gathered, Gathering, Group
 from melete.agents.hub import Episode, Played, PolicyRef, Setup
 from melete.agents.measure import Measured, table
 from melete.agents.rollout import WAITING
-from melete.errors import ConfigError
+from melete.errors import ConfigError, TrainingFailedError
 from melete.llm import finetune
 from melete.llm.config import compute_dtype, resolve_device
 from melete.llm.distributed import SINGLE
@@ -77,41 +77,70 @@ def train(config: Config, run: Run) -> None:
         size=config.group, count=config.problems, max_staleness=config.max_staleness, seed=config.seed,
         timeout_s=config.timeout_s or None, run=run,
     )  # fmt: skip
-    gathering.publish(_policy(lm, start.step, config), lambda: None)
-    step = start.step
-    for step in run.steps(config.steps, start=start.step):
-        began_s = time.perf_counter()
-        gathered = gathering.take(step, ahead=config.ahead and step + 1 < config.steps)
-        waited_s = time.perf_counter() - began_s
-        draws.learn([(group.index, [float(solved(e)) for e in group.tries]) for group in gathered.groups])
-        groups = advantages(gathered.groups, config.refusal_cost)
-        scale = schedule_of(config, step, practised_s)
-        figures = improve(
-            learner, groups, scale, updates=config.updates, kl=config.kl, world=SINGLE, reference=reference
-        )
-        run.check_finite(step, figures["gradient_norm"], "gradient norm")
-        gathering.publish(_policy(lm, step + 1, config), lambda: engine.swap(learner.weights()))
-        practised_s += time.perf_counter() - began_s
-        clock = {"waited_s": waited_s, "practised_s": practised_s}
-        if config.minutes:
-            clock["left_s"] = max(0.0, 60 * config.minutes - practised_s)
-        run.log(step, {**figures, **summary(gathered, len(groups)), **clock})
-        over = out_of_time(config, practised_s)
-        if over or run.should_save(step, config.save_every):
-            run.sample(step, scenario.name, transcripts(gathered.groups, lm))
-            learner.save(
-                run, stage="practice", step=step + 1,
-                data_position={
-                    "draws": draws.position, "practised_s": practised_s,
-                    "before": [dataclasses.asdict(row) for row in before],
-                },
-                config={"started_from": start.source, "scenario": scenario.name},
-            )  # fmt: skip
-        if over:
-            break
-    gathering.close()
-    after = exam.sit(learner, step + 1, "after")
-    report(run, scenario, before, after, practised_s, step + 1 - start.step)
+
+    def save() -> None:
+        learner.save(
+            run, stage="practice", step=done,
+            data_position={
+                "draws": draws.position, "practised_s": practised_s,
+                "before": [dataclasses.asdict(row) for row in before],
+            },
+            config={"started_from": start.source, "scenario": scenario.name},
+        )  # fmt: skip
+
+    done = start.step
+    try:
+        gathering.publish(_policy(lm, done, config), lambda: None)
+        for step in run.steps(config.steps, start=start.step):
+            began_s = time.perf_counter()
+            gathered = gathering.take(step, ahead=config.ahead and step + 1 < config.steps)
+            waited_s = time.perf_counter() - began_s
+            draws.learn([(group.index, [float(solved(e)) for e in group.tries]) for group in gathered.groups])
+            groups = advantages(gathered.groups, config.refusal_cost)
+            scale = schedule_of(config, step, practised_s)
+            figures = improve(
+                learner,
+                groups,
+                scale,
+                updates=config.updates,
+                kl=config.kl,
+                world=SINGLE,
+                reference=reference,
+            )
+            run.check_finite(step, figures["gradient_norm"], "gradient norm")
+            done = step + 1
+            gathering.publish(_policy(lm, done, config), lambda: engine.swap(learner.weights()))
+            practised_s += time.perf_counter() - began_s
+            clock = {"waited_s": waited_s, "practised_s": practised_s}
+            if config.minutes:
+                clock["left_s"] = max(0.0, 60 * config.minutes - practised_s)
+            run.log(step, {**figures, **summary(gathered, len(groups)), **clock})
+            over = out_of_time(config, practised_s, time.perf_counter() - began_s)
+            if over or run.should_save(step, config.save_every):
+                run.sample(step, scenario.name, transcripts(gathered.groups, lm))
+                save()
+            if over:
+                break
+    except TrainingFailedError as error:
+        if done > start.step:
+            save()
+        raise with_checkpoint(error, run) from error
+    finally:
+        gathering.close()
+    after = exam.sit(learner, done, "after")
+    report(run, scenario, before, after, practised_s, done - start.step)
+
+
+def with_checkpoint(error: TrainingFailedError, run: Run) -> TrainingFailedError:
+    """The error, with what was kept of the practice before it."""
+    kept = run.latest_checkpoint()
+    return TrainingFailedError(
+        error.found,
+        allowed=f"What was practised before is kept in {kept.name}."
+        if kept
+        else "No step was done before it.",
+        next_step=error.next_step,
+    )
 
 
 def practice_tasks(scenario: Scenario, config: Config) -> list[Task]:
@@ -191,9 +220,9 @@ def schedule_of(config: Config, step: int, practised_s: float) -> float:
     return max(0.1, min(1.0, up, down)) if step >= 3 else min(1.0, up)
 
 
-def out_of_time(config: Config, practised_s: float) -> bool:
-    """Whether the budget of `--minutes` is spent."""
-    return bool(config.minutes) and practised_s >= 60 * config.minutes
+def out_of_time(config: Config, practised_s: float, step_s: float) -> bool:
+    """Whether another step like the last one would not end within `--minutes`."""
+    return bool(config.minutes) and practised_s + step_s > 60 * config.minutes
 
 
 def transcripts(groups: Sequence[Group], lm: LM, most: int = 4) -> str:
