@@ -327,7 +327,7 @@ class Hub:
             raise self._die(self._gone(error)) from error
 
     def _gone(self, error: Exception) -> HubError:
-        if self._child is not None and self._child.ended(1.0):
+        if self._child is not None and self._child.ended(5.0):
             return self._child.died()
         return HubError(
             f"The Agent Lightning server at {self.url} does not answer: {type(error).__name__}.",
