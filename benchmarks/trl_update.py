@@ -7,7 +7,7 @@ over all of them. Each side runs alone in a process of its own, one after the ot
 `--warmup` updates of each are left out.
 
 trl is the peer as its documentation sets it up (transformers generation, one step per batch, no KL), once in fp32 and
-once in bf16, and the faster of the two counts. What is compared: wall and CPU time of an update, sampling included.
+once in bf16, and the faster of the two counts. Each `--length` has its own entry in the results. What is compared: wall and CPU time of an update, sampling included.
 
     python tools/envs.py trl
     python benchmarks/trl_update.py --write          # --side ours|trl is what the child processes run
@@ -219,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--problems", type=int, default=8)
     parser.add_argument("--group", type=int, default=8)
-    parser.add_argument("--length", type=int, default=48)
+    parser.add_argument("--length", type=int, default=256, help="256 is trl's own default")
     parser.add_argument("--updates", type=int, default=8)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
@@ -261,7 +261,8 @@ def main() -> None:
     }
     print(json.dumps(result, indent=1))
     if args.write:
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        kept = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        RESULT.write_text(json.dumps(kept | {f"length_{args.length}": result}, indent=1) + "\n")
 
 
 def system() -> dict[str, Any]:
