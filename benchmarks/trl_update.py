@@ -7,7 +7,9 @@ over all of them. Each side runs alone in a process of its own, one after the ot
 `--warmup` updates of each are left out.
 
 trl is the peer as its documentation sets it up (transformers generation, one step per batch, no KL), once in fp32 and
-once in bf16, and the faster of the two counts. Each `--length` has its own entry in the results. What is compared: wall and CPU time of an update, sampling included.
+once in bf16, and the faster of the two counts. What is compared: wall and CPU time of an update, sampling included.
+Each `--length` has an entry of its own in the results: the shorter the answers, the more of an update is the training
+step, which costs both the same.
 
     python tools/envs.py trl
     python benchmarks/trl_update.py --write          # --side ours|trl is what the child processes run
