@@ -289,8 +289,8 @@ def held_out_name(first: str, last: str) -> bool:
 
 
 def held_out_order(order: int) -> bool:
-    """Whether training never sees this order number."""
-    return order % 5 == 3
+    """Whether training never sees this order number; by hash, so that no digit of it gives it away."""
+    return zlib.crc32(f"order {order}".encode()) % 5 == 0
 
 
 def held_out_combination(intents: list[str], combination: str) -> bool:
