@@ -15,6 +15,7 @@ what it has done acts twice.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -61,16 +62,15 @@ class Memory:
         Raises:
             ConfigError: the budget does not hold the system prompt, the request, the calls and the ids.
         """
-        while True:
-            recent = sum(self._tokens[self._folded :])
-            room = self.budget_tokens - recent
-            head = self._head(room) if room >= 0 else None
-            if head is not None:
-                newest = [turn for group in self._groups[self._folded :] for turn in group]
-                return [head, *newest] if head.content else newest
-            if self._folded >= len(self._groups) - 1:
-                return self._last_group_cut()
-            self._folded += 1
+        if not self._fits(self._folded):
+            count = len(self._groups)
+            first = bisect.bisect_left(range(count), True, lo=self._folded, key=self._fits)
+            self._folded = min(first, max(0, count - 1))
+        head = self._head(self._room(self._folded))
+        if head is None:
+            return self._last_group_cut()
+        newest = [turn for group in self._groups[self._folded :] for turn in group]
+        return [head, *newest] if head.content else newest
 
     @property
     def tokens(self) -> int:
@@ -83,6 +83,18 @@ class Memory:
         """How many turns are no longer whole, but in the note."""
         return sum(len(group) for group in self._groups[: self._folded])
 
+    def _room(self, folded: int) -> int:
+        """Tokens that are left for the head if so many groups are folded."""
+        return self.budget_tokens - sum(self._tokens[folded:])
+
+    def _fits(self, folded: int) -> bool:
+        """Whether what has to stand in the head fits; the more is folded the sooner it does, as a note is short."""
+        room = self._room(folded)
+        if room < 0:
+            return False
+        text = self._text(folded)
+        return room >= (self._cost(Turn("system", text)) if text else 0)
+
     def _last_group_cut(self) -> list[Turn]:
         """The note and as much of the newest turns as fits."""
         newest = self._groups[-1] if self._groups else []
@@ -90,7 +102,7 @@ class Memory:
         room = self.budget_tokens - sum(map(self._cost, smallest))
         least = self._head(room, extras=False)
         if least is None:
-            needed = self.budget_tokens - room + self._cost(Turn("system", self._text(())))
+            needed = self.budget_tokens - room + self._cost(Turn("system", self._text(self._folded)))
             raise ConfigError(
                 f"A memory of {self.budget_tokens} tokens does not hold what has to be kept: about {needed} tokens.",
                 next_step="Give the episode a larger budget, or fewer steps.",
@@ -119,39 +131,39 @@ class Memory:
 
     def _head(self, room: int, extras: bool = True) -> Turn | None:
         """System prompt and note in at most `room` tokens, or None if what has to stand there does not fit."""
-        if not self._folded and extras:
-            head = Turn("system", self._system)
-            return head if self._cost(head) <= room or (not self._system and room >= 0) else None
-        chosen: list[str] = []
-        head = Turn("system", self._text(chosen))
-        if self._cost(head) > room:
+        texts = [self._text(self._folded)]
+        head = Turn("system", texts[0])
+        left = room - (self._cost(head) if head.content else 0)
+        if left < 0:
             return None
-        for extra in self._extras() if extras else ():
-            longer = Turn("system", self._text([*chosen, extra]))
-            if self._cost(longer) <= room:
-                chosen.append(extra)
-                head = longer
+        for extra in self._extras() if extras and self._folded else ():
+            cost = self._count(f"\n{extra}")
+            if cost <= left:
+                texts.append(extra)
+                left -= cost
+        # Texts side by side may be cut into more tokens than each alone.
+        while self._cost(head := Turn("system", "\n".join(texts))) > room and len(texts) > 1:
+            texts.pop()
         return head
 
-    def _text(self, extras: Sequence[str]) -> str:
-        """System prompt and note."""
-        folded = [turn for group in self._groups[: self._folded] for turn in group]
-        if not folded:
+    def _text(self, folded: int) -> str:
+        """System prompt, and what has to stand in the note of so many groups."""
+        turns = [turn for group in self._groups[:folded] for turn in group]
+        if not turns:
             return self._system
-        request = next((turn.content for turn in folded if turn.role == "user"), "")
-        written = ids(part for turn in folded if turn.role != "tool" for part in _texts(turn))
+        request = next((turn.content for turn in turns if turn.role == "user"), "")
+        written = ids(part for turn in turns if turn.role != "tool" for part in _texts(turn))
         lines = [f"Request: {_cut_text(request, REQUEST_CHARS)}"] if request else []
-        lines += [f"Done: {'; '.join(calls)}"] if (calls := _calls(folded)) else []
+        lines += [f"Done: {'; '.join(calls)}"] if (calls := _calls(turns)) else []
         lines += [f"Ids: {', '.join(written)}"] if written else []
-        lines += [f"Open question: {question}"] if (question := _open_question(folded)) else []
-        lines += extras
+        lines += [f"Open question: {question}"] if (question := _open_question(turns)) else []
         return "\n".join(part for part in (self._system, "So far:", *lines) if part)
 
     def _extras(self) -> list[str]:
         """What may stand in the note, the newest first."""
         folded = [turn for group in self._groups[: self._folded] for turn in group]
         known = set(ids(part for turn in folded if turn.role != "tool" for part in _texts(turn)))
-        said = [turn.content for turn in folded if turn.role == "user"][1:]
+        said = {turn.content for turn in [turn for turn in folded if turn.role == "user"][1:]}
         extras = []
         for turn in reversed(folded):
             if turn.role == "user" and turn.content in said:
