@@ -109,6 +109,7 @@ class Gathering:
         self._revived = 0
         self._closing = False
         self._ahead: Future[None] | None = None
+        self._threads = torch.get_num_threads()
         self._thread = ThreadPoolExecutor(1, "ahead", initializer=torch.set_num_threads, initargs=(1,))
         self._hub = open_hub()
 
@@ -144,6 +145,8 @@ class Gathering:
             following = self._draws.choose(step + 1, self._count)
             self._submit([self._group(step + 1, index) for index in following])
             self._ahead = self._thread.submit(self._collect)
+            # Playing takes a core: an update with a thread on every core would fight with it for one.
+            torch.set_num_threads(max(1, self._threads - 1))
         return self._fresh(groups)
 
     def close(self) -> None:
@@ -156,8 +159,11 @@ class Gathering:
 
     def _wait(self) -> None:
         if self._ahead is not None:
-            self._ahead.result()
-            self._ahead = None
+            try:
+                self._ahead.result()
+            finally:
+                self._ahead = None
+                torch.set_num_threads(self._threads)
 
     def _collect(self) -> None:
         """Until every episode in flight has ended."""
