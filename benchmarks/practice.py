@@ -1,11 +1,11 @@
 """Practice on `customer_support` by the clock: tool reliability before and after on the same held-out requests.
 
-From one beginner (see `examples/practice.yaml`: a base, then demonstrations of which a share is wrong), practice runs
+From one beginner (see `examples/demo.yaml`: a base, then demonstrations of which a share is wrong), practice runs
 once per seed for `--minutes`. The seed decides the tasks, the draws and the order; the exam's requests and seeds are
 the same for all. What is written: every run's table rows with counts and intervals, the practice wall time (exams are
 not counted), the curve of each run, the machine and the command. Nothing is averaged over seeds.
 
-    melete run examples/practice.yaml    # leaves the run `beginner`; any model that learned the demonstrations will do
+    make demo    # leaves the run `beginner`; any model that learned the demonstrations will do
     python benchmarks/practice.py --base beginner --write -- --greedy
 
 What follows `--` goes to `melete agents train`; `--greedy` and `--no-constrained` add and leave out rows of the table.
