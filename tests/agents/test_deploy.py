@@ -284,7 +284,7 @@ def test_deployed_guard_judges_every_action_as_practice_did(home: Settings) -> N
             if turn.tool_calls and step.execute is not None:
                 executed = ToolAction(step.execute["name"], step.execute.get("arguments", {}))
                 result = scenario.toolset.call(executed, on=world)
-                talk.observe(result.content if result.ok else f"error: {result.error}", result.ok)
+                talk.observe(result.content if result.ok else f"Error: {result.error}", result.ok)
             judged += 1
             if step.rule != "schema":
                 assert step.verdict == info["verdict"], (task.id, turn)

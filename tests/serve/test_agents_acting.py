@@ -59,7 +59,7 @@ def test_call_before_its_precondition_is_refused_and_the_model_reads_why(talk: C
     talk.observe("please pay")
     step = wrote(talk, call("pay", order="A", amount=5))
     assert (step.verdict, step.execute, step.rule) == ("refuse", None, "precondition")
-    assert talk.turns[-1].content.startswith("refused: ")
+    assert talk.turns[-1].content.startswith("Refused: ")
     assert "verify first." in talk.turns[-1].content
     assert talk.due == ""
 
@@ -105,9 +105,9 @@ def test_call_that_needs_a_person_waits_for_a_yes(talk: Conversing) -> None:
 
 def test_call_that_was_not_confirmed_is_told_to_the_model(talk: Conversing) -> None:
     talk.observe("close it")
-    wrote(talk, call("close", order="A"))
+    step = wrote(talk, call("close", order="A"))
     assert talk.confirm(False) is None
-    assert talk.turns[-1].content == "refused: the person did not confirm it."
+    assert talk.turns[-1].content == f"Refused: {step.reasons[0]}"
     talk.must_go_on()
 
 

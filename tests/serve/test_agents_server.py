@@ -91,7 +91,7 @@ def test_act_proposes_refuses_and_allows_over_one_conversation(till: Any) -> Non
     assert (refused["verdict"], refused["execute"], refused["due"]) == ("refuse", None, "")
     assert "verify first." in refused["reasons"][0]
     told = till()
-    assert told["action"]["text"].startswith("The tool answered: refused: ")
+    assert told["action"]["text"].startswith("The tool answered: Refused: ")
     allowed = till(observation='call verify {"order": "A"}')
     assert allowed["execute"] == {"type": "tool", "name": "verify", "arguments": {"order": "A"}} | {
         "id": allowed["execute"]["id"]

@@ -2,7 +2,7 @@
 
 The server proposes and judges; whoever runs the agent executes and posts the result back, and only what was allowed and
 succeeded counts for a precondition. A turn with several calls is judged one call at a time, each after the result of
-the one before. What the guard refused is told to the model as the call's result, so the next turn can do better.
+the one before. The model reads what the guard refused as the call's result, worded as in practice, and goes on.
 
     session.take(…)            the person's words, a result, a confirmation
     session.wants_turn         whether the model has to write
@@ -27,7 +27,6 @@ from melete.records import ToolCall, Turn
 
 FAILED = ("Error:", "Refused:", "error:", "refused:")
 """How the result of a call that failed begins, in training and here."""
-NOT_CONFIRMED = "refused: the person did not confirm it."
 
 
 class OutOfTurn(Exception):
@@ -92,7 +91,7 @@ class Conversing:
     over: bool = False
     _queue: list[ToolCall] = field(default_factory=list)
     _due: tuple[str, ToolAction] | None = None
-    _asked: tuple[str, ToolAction] | None = None
+    _asked: tuple[str, ToolAction, str] | None = None
     _said: bool = False
 
     @classmethod
@@ -168,9 +167,9 @@ class Conversing:
         if self._asked is None:
             raise OutOfTurn("No action waits for a confirmation.")
         self.guard.beat()
-        (call_id, action), self._asked = self._asked, None
+        (call_id, action, reason), self._asked = self._asked, None
         if not yes:
-            self.turns.append(Turn("tool", NOT_CONFIRMED, (), call_id))
+            self.turns.append(Turn("tool", f"Refused: {reason}", (), call_id))
             return None
         self.guard.confirm(action)
         return self._judged(call_id, action, self.guard.judge(action))
@@ -199,7 +198,7 @@ class Conversing:
         if problem and judgement.verdict is not Verdict.ABORT:
             # It could not be executed; the schema says more than the guard, for which it is a call that failed.
             self._failed(judgement)
-            self._tell(call.id, f"error: {problem}")
+            self._tell(call.id, f"Error: {problem}")
             return Step(to_dict(action), "refuse", (problem,), "schema", None, written)
         return self._judged(call.id, action, judgement, written)
 
@@ -212,9 +211,9 @@ class Conversing:
             self._due = call_id, allowed
             execute = to_dict(allowed)
         elif verdict is Verdict.ASK:
-            self._asked = call_id, action
+            self._asked = call_id, action, reasons[0] if reasons else "it was not confirmed"
         else:
-            self._tell(call_id, f"refused: {reasons[0] if reasons else verdict.value}")
+            self._tell(call_id, f"Refused: {reasons[0] if reasons else verdict.value}")
             self.over = verdict is Verdict.ABORT
         return Step(to_dict(action), verdict.value, reasons, judgement.rule, execute, written)
 
@@ -228,7 +227,7 @@ class Conversing:
 
     def _unreadable(self, call: ToolCall, written: str) -> Step:
         reason = "not a tool call with JSON arguments"
-        self._tell(call.id, f"error: {reason}")
+        self._tell(call.id, f"Error: {reason}")
         text = f"{call.name} {call.arguments}".strip()
         return Step({"type": "malformed", "text": text}, "refuse", (reason,), "schema", None, written)
 
