@@ -17,31 +17,40 @@ import melete
 SOURCE = Path(melete.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
-GROUND = {"errors", "settings", "find", "records", "runs", "datasets", "store", "metrics", "actions"}
+GROUND = {
+    "errors", "settings", "find", "records", "documents", "runs", "datasets", "store", "metrics", "actions", "gateway",
+}  # fmt: skip
 MAY = {
     "errors": set[str](),
     "settings": {"errors"},
     "find": {"errors"},
     "records": {"errors"},
+    "documents": {"errors", "find"},
     "metrics": {"errors"},
     "runs": {"errors", "settings", "find", "records"},
     "datasets": {"errors", "settings", "find", "records", "runs"},
     "store": {"errors", "settings", "find", "records", "runs"},
     "actions": {"errors", "settings", "find", "records", "runs", "datasets"},
+    "gateway": {"errors", "settings", "find", "records", "documents", "runs", "store", "metrics"},
     "evals": GROUND,
     "llm": {*GROUND, "evals"},
     "serve": {*GROUND, "evals", "llm"},
     "agents": {*GROUND, "evals", "llm", "serve"},
+    "bench": {*GROUND, "evals"},
     "jobs": GROUND,
+    "api": GROUND,
     "cli": {*GROUND, "jobs"},
     "__main__": {"cli"},
 }
 """Room to the rooms that it may import, besides itself."""
-INSIDE_FUNCTIONS = {"cli": {"serve", "llm", "evals", "agents"}}
+INSIDE_FUNCTIONS = {
+    "cli": {"serve", "llm", "evals", "agents", "bench", "api"},
+    "api": {"serve", "llm", "evals", "agents", "bench", "jobs"},
+}
 """What the roof may import besides, where the import stands inside a function."""
 QUICK = {
     "torch", "transformers", "peft", "fastapi", "uvicorn", "sqlalchemy", "alembic", "litellm", "jinja2",
-    "gymnasium", "openai", "langchain", "langgraph", "autogen_agentchat", "crewai", "sky",
+    "gymnasium", "openai", "langchain", "langgraph", "autogen_agentchat", "crewai", "sky", "pyarrow", "psycopg", "prometheus_client", "httpx",
 }  # fmt: skip
 """Libraries that no file of the command line and no process file imports at its top."""
 

@@ -1,0 +1,1 @@
+"""Proof: models, providers and agent harnesses compared on real sessions through the gateway."""
