@@ -81,6 +81,8 @@ class Session:
         base_url: of an OpenAI-compatible server, ending in `/v1`.
         api_key: key of this episode.
         model: the model's name there.
+        sampling: options of a completion that the agent should ask for; a server that records samples as it was told
+            to, whatever it is asked.
         system_prompt: what the scenario tells its agents.
         request: the person's first message.
         tools: the scenario's tools, bound to this episode.
@@ -102,6 +104,7 @@ class Session:
         self.base_url = policy.endpoint
         self.api_key = api_key
         self.model = policy.model
+        self.sampling = dict(policy.sampling)
         self.system_prompt = env.scenario.system_prompt
         self.request = request
         self.seed = seed

@@ -8,7 +8,7 @@ can be repeated. A call that LangChain cannot read (`invalid_tool_calls`) is ans
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from melete.agents.frameworks import environment_for
@@ -38,7 +38,7 @@ def default_agent() -> Agent:
     """See `Framework.default_agent`."""
 
     def build(session: Session, tools: list[BaseTool]) -> Any:
-        model = chat_model(session.base_url, session.api_key, session.model)
+        model = chat_model(session.base_url, session.api_key, session.model, session.sampling)
         return _graph(model, tools, session.system_prompt)
 
     return wrap_agent(build)
@@ -103,7 +103,9 @@ def to_agent(trained: TrainedAgent, guarded: GuardedTools) -> CompiledStateGraph
     return graph
 
 
-def chat_model(base_url: str, api_key: str, model: str) -> BaseChatModel:
+def chat_model(
+    base_url: str, api_key: str, model: str, sampling: Mapping[str, Any] | None = None
+) -> BaseChatModel:
     """LangChain's client of a model at a URL; connections are shared."""
     from langchain_openai import ChatOpenAI
     from pydantic import SecretStr
@@ -115,6 +117,7 @@ def chat_model(base_url: str, api_key: str, model: str) -> BaseChatModel:
         http_client=http_client(),
         max_retries=0,
         use_responses_api=False,
+        **dict(sampling or {}),
     )
 
 

@@ -7,7 +7,7 @@ model writes goes to the environment as it was written, also one that cannot be 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from melete.actions.tools import Tool
@@ -15,6 +15,7 @@ from melete.agents.frameworks import environment_for
 from melete.agents.frameworks._calling import build_with, check, http_client
 from melete.errors import ConfigError
 from melete.records import ToolCall
+from melete.serve.recording import turn_seed
 
 if TYPE_CHECKING:
     import openai
@@ -39,6 +40,7 @@ class ToolLoop:
         call: told a tool's name and its arguments as the model wrote them, returns what the model reads.
         system_prompt: first message, if it is not empty.
         most_calls: of completions for one answer.
+        sampling: options of every completion; from a `seed` each completion gets one of its own.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class ToolLoop:
         call: Callable[[ToolCall], str],
         system_prompt: str = "",
         most_calls: int = 64,
+        sampling: Mapping[str, Any] | None = None,
     ) -> None:
         self.client = client
         self.model = model
@@ -58,16 +61,19 @@ class ToolLoop:
             self.messages.append({"role": "system", "content": system_prompt})
         self._call = call
         self._most_calls = most_calls
+        self._sampling = dict(sampling or {})
+        self._asked = 0
 
     def ask(self, text: str) -> str:
         """Says something to the model and returns its answer, after all the calls that it wants to make."""
         self.messages.append({"role": "user", "content": text})
-        options: dict[str, Any] = {"tools": self.tools} if self.tools else {}
+        tools: dict[str, Any] = {"tools": self.tools} if self.tools else {}
         for _ in range(self._most_calls):
             answer = self.client.chat.completions.create(
                 model=self.model,
                 messages=self.messages,  # type: ignore[arg-type]
-                **options,
+                **tools,
+                **self._options(),
             )
             message = answer.choices[0].message
             self.messages.append(message.model_dump(exclude_none=True))
@@ -78,6 +84,13 @@ class ToolLoop:
                 asked = ToolCall(call.id, call.function.name, call.function.arguments)
                 self.messages.append({"role": "tool", "tool_call_id": call.id, "content": self._call(asked)})
         return ""
+
+    def _options(self) -> dict[str, Any]:
+        options = dict(self._sampling)
+        if "seed" in options:
+            options["seed"] = turn_seed(options["seed"], self._asked)
+        self._asked += 1
+        return options
 
 
 def client_of(base_url: str, api_key: str) -> openai.OpenAI:
@@ -93,7 +106,9 @@ def default_agent() -> Agent:
     def agent(session: Session) -> None:
         client = client_of(session.base_url, session.api_key)
         schemas = [tool.schema for tool in session.tools]
-        loop = ToolLoop(client, session.model, schemas, session.propose, session.system_prompt)
+        loop = ToolLoop(
+            client, session.model, schemas, session.propose, session.system_prompt, sampling=session.sampling
+        )
         said: str | None = session.request
         while said is not None:
             said = session.say(loop.ask(said))
@@ -162,7 +177,9 @@ def _rebound(agent: ToolLoop, session: Session) -> ToolLoop:
     prompt = prompts[0] if prompts else session.system_prompt
     client = client_of(session.base_url, session.api_key)
     schemas = [tool.schema for tool in session.tools]
-    return ToolLoop(client, session.model, schemas, session.propose, prompt, agent._most_calls)
+    return ToolLoop(
+        client, session.model, schemas, session.propose, prompt, agent._most_calls, session.sampling
+    )
 
 
 def _tool(agent: ToolLoop, function: dict[str, Any]) -> Tool:
