@@ -12,16 +12,19 @@
     ├── DeviceError          5  no such device here
     │   └── GPUNotAvailableError 5  no GPU here, and none was rented; names providers and estimated cost
     ├── RunStateError        6  an illegal move of a run or a job
+    │   └── SessionError     6  an illegal move of a session, such as finalising it twice
     ├── TrainingError        7  NaN loss and other ends of a training run
     │   └── TrainingFailedError  7  a practice that could not go on, with the checkpoint that was kept
     ├── ServerError          8  port in use, server not reachable
     │   ├── EngineFull       8  more requests than may wait
+    │   ├── GatewayError     8  the gateway is not up, or its proxy cannot be started
     │   └── NotOfferedError  8  a server that has not what is asked of it, such as log-probabilities
     ├── StorageError         9  full disk, folder that cannot be written
     ├── SandboxError        10  the sandbox could not be set up
     ├── ScenarioError       11  a scenario or a tool that is wrong in itself
     ├── HubError            12  a hub of rollouts that died or does not answer
-    └── DeploymentError     13  a deployed agent or version that does not exist or cannot be started
+    ├── DeploymentError     13  a deployed agent or version that does not exist or cannot be started
+    └── BundleError         14  a bundle of artifacts that is torn or was changed
 
 The number is the exit code of the command line. A message holds what was found, what is allowed and the next
 step; `MeleteError` joins the three. Errors of our own invariants are plain `assert`s and not part of this tree.
@@ -124,6 +127,10 @@ class RunStateError(MeleteError):
     exit_code = 6
 
 
+class SessionError(RunStateError):
+    """An illegal move of a session, such as finalising it twice; nothing was changed."""
+
+
 class TrainingError(MeleteError):
     """A training run that had to end, such as a loss that is not a number; the last good checkpoint is kept."""
 
@@ -149,6 +156,10 @@ class EngineFull(ServerError):
             f"The engine already has {waiting} requests waiting.",
             next_step=f"Try again in about {retry_after_s:.0f} s, or start it with a longer line.",
         )
+
+
+class GatewayError(ServerError):
+    """The gateway is not up, or its proxy cannot be started."""
 
 
 class NotOfferedError(ServerError):
@@ -183,3 +194,9 @@ class DeploymentError(MeleteError):
     """A deployed agent or version that does not exist, or one that cannot be started."""
 
     exit_code = 13
+
+
+class BundleError(MeleteError):
+    """A bundle of artifacts that is torn, was changed or is of a newer version; nothing was imported."""
+
+    exit_code = 14

@@ -1,4 +1,4 @@
-"""Plain records that cross a process, the disk or the wire, and the states of a run with their legal moves.
+"""Plain records that cross a process, the disk or the wire, and the states of runs and sessions with their legal moves.
 
 Behaviour lives elsewhere; a record is data and can be written as JSON with `to_json`. Conversations follow the
 OpenAI chat format, because every provider, dataset and client speaks it.
@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from melete.errors import RunStateError
+from melete.errors import RunStateError, SessionError
 
 
 class RunState(enum.StrEnum):
@@ -221,6 +221,70 @@ class Conversation:
             if not isinstance(tool, dict) or not isinstance(tool.get("function"), dict):
                 raise ValueError("a tool is {'type': 'function', 'function': {'name': …, 'parameters': …}}")
         return cls(tuple(Turn.from_openai(m) for m in messages), tools)
+
+
+class SessionState(enum.StrEnum):
+    """State of a session: only a live one may send requests."""
+
+    CREATED = "created"
+    LIVE = "live"
+    FINALISED = "finalised"
+    ABORTED = "aborted"
+    EXPIRED = "expired"
+
+
+SESSION_MOVES: dict[SessionState, frozenset[SessionState]] = {
+    SessionState.CREATED: frozenset({SessionState.LIVE, SessionState.ABORTED, SessionState.EXPIRED}),
+    SessionState.LIVE: frozenset({SessionState.FINALISED, SessionState.ABORTED, SessionState.EXPIRED}),
+    SessionState.FINALISED: frozenset(),
+    SessionState.ABORTED: frozenset(),
+    SessionState.EXPIRED: frozenset(),
+}
+"""Legal moves of a session; what has ended has ended for good, and another attempt is another session."""
+
+
+def move_session(old: SessionState, new: SessionState, what: str = "session") -> SessionState:
+    """Returns `new` if the move is legal.
+
+    Raises:
+        SessionError: the table has no such move.
+    """
+    if new in SESSION_MOVES[old]:
+        return new
+    allowed = ", ".join(sorted(SESSION_MOVES[old])) or "nothing: it has ended for good"
+    raise SessionError(f"A {what} that is {old} cannot become {new}.", allowed=f"From {old}: {allowed}.")
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """One attempt at one task by one variant. Times are seconds since the epoch.
+
+    `experiment`, `variant`, `task_card`, `harness_profile` and `provider` are ids of config entities, `name@digest`;
+    `kind` is "gateway" (through the proxy) or "rollout" (played by our own agents); `model` is the name asked for.
+    """
+
+    id: str
+    kind: str
+    state: SessionState
+    created_s: float
+    experiment: str | None = None
+    variant: str | None = None
+    task_card: str | None = None
+    attempt: int = 0
+    harness_profile: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    started_s: float | None = None
+    ended_s: float | None = None
+    expires_s: float | None = None
+    first_request_s: float | None = None
+    last_request_s: float | None = None
+    solved: bool | None = None
+    score: float | None = None
+    outcome_source: str | None = None
+    outcome_note: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    content: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@
 | `MELETE_DATA`     | folder with local copies of known datasets                     | `../shared/data` if it exists  |
 | `MELETE_DATABASE` | database URL (SQLite or PostgreSQL)                            | `sqlite:///HOME/melete.db`     |
 | `MELETE_TOKEN`    | token that the server asks for                                 | none                           |
+| `MELETE_BENCH`    | folder with the files of `melete bench`                        | `./bench` or `HOME/bench`      |
+| `MELETE_LITELLM`  | the program `litellm` that the gateway starts                  | looked for by the gateway      |
 
 `.env` is read from the working folder; real environment variables win. The nearest `.melete/` is looked for from
 the working folder upwards, as git looks for `.git`, so that a project can keep its runs beside its code.
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from melete.errors import ConfigError
 
-KNOWN = ("MELETE_HOME", "MELETE_DATA", "MELETE_DATABASE", "MELETE_TOKEN")
+KNOWN = ("MELETE_HOME", "MELETE_DATA", "MELETE_DATABASE", "MELETE_TOKEN", "MELETE_BENCH", "MELETE_LITELLM")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Settings:
     data: Path | None
     database: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
+    bench_folder: Path | None = None
+    litellm: Path | None = None
 
     @property
     def runs(self) -> Path:
@@ -43,13 +47,23 @@ class Settings:
         """Folder that holds the datasets added by the user."""
         return self.home / "datasets"
 
+    @property
+    def gateway(self) -> Path:
+        """Folder of the gateway: its config, state, logs and spool."""
+        return self.home / "gateway"
+
+    @property
+    def bench(self) -> Path:
+        """Folder that holds the user's providers, harness profiles, variants, experiments and task cards."""
+        return self.bench_folder or self.home / "bench"
+
 
 def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Settings:
     """Reads `.env` and the environment.
 
     Args:
         environ: variables to read, the process environment by default.
-        cwd: folder from which `.env`, `.melete/` and `../shared/data` are looked for.
+        cwd: folder from which `.env`, `.melete/`, `bench/` and `../shared/data` are looked for.
 
     Raises:
         ConfigError: a line of `.env` that is not `NAME=value`, or an unknown `MELETE_*` name in it.
@@ -63,11 +77,14 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
         if values.get("MELETE_DATA")
         else cwd.parent / "shared" / "data"
     )
+    bench = Path(values["MELETE_BENCH"]).expanduser() if values.get("MELETE_BENCH") else cwd / "bench"
     return Settings(
         home=home,
         data=data if data.is_dir() else None,
         database=values.get("MELETE_DATABASE") or f"sqlite:///{home / 'melete.db'}",
         token=values.get("MELETE_TOKEN") or None,
+        bench_folder=bench if values.get("MELETE_BENCH") or bench.is_dir() else None,
+        litellm=Path(values["MELETE_LITELLM"]).expanduser() if values.get("MELETE_LITELLM") else None,
     )
 
 

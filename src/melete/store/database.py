@@ -7,12 +7,14 @@ Passwords in a URL never reach a message.
 from __future__ import annotations
 
 import fcntl
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, FromClause, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -78,6 +80,26 @@ def open_engine(url: str) -> Engine:
         ) from error
     except ModuleNotFoundError as error:
         raise MissingExtraError("psycopg", "postgres") from error
+
+
+def insert_new(connection: Connection, table: FromClause, rows: list[dict[str, Any]]) -> None:
+    """Inserts rows; one whose primary key is there already is left as it stands."""
+    if rows:
+        connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
+
+
+def upsert(connection: Connection, table: FromClause, rows: list[dict[str, Any]]) -> None:
+    """Inserts rows; one whose primary key is there already takes the new values. All rows have the same columns."""
+    if rows:
+        keys = [column.name for column in table.primary_key]
+        statement = _insert(connection, table)
+        changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
+
+
+def _insert(connection: Connection, table: FromClause) -> Any:
+    """`INSERT` of the connection's dialect, which knows what to do on a conflict."""
+    return importlib.import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert(table)
 
 
 def revision(engine: Engine) -> str | None:

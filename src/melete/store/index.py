@@ -5,18 +5,17 @@ A run is indexed by host, home and id. What the index says of a run of this home
 
 from __future__ import annotations
 
-import importlib
 import socket
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import delete, select
 
 from melete.records import RunRecord
 from melete.runs import folder as folders
 from melete.runs.lines import last_json_lines
 from melete.settings import Settings
-from melete.store.database import connect
+from melete.store.database import connect, upsert
 from melete.store.models import RunRow
 
 
@@ -32,7 +31,7 @@ def record(settings: Settings, folder: Path) -> None:
         StorageError: the database cannot be used.
     """
     with connect(settings.database) as connection:
-        _upsert(connection, [row(settings, folder, folders.read(folder))])
+        upsert(connection, RunRow.__table__, [row(settings, folder, folders.read(folder))])
 
 
 def rebuild(settings: Settings) -> int:
@@ -47,7 +46,7 @@ def rebuild(settings: Settings) -> int:
     rows = [row(settings, folder, record) for folder, record in folders.all_runs(settings)]
     with connect(settings.database) as connection:
         connection.execute(delete(RunRow).where(RunRow.location == location(settings)))
-        _upsert(connection, rows)
+        upsert(connection, RunRow.__table__, rows)
     return len(rows)
 
 
@@ -89,12 +88,3 @@ def row(settings: Settings, folder: Path, record: RunRecord) -> dict[str, Any]:
         "last": {key: value for key, value in last.items() if value == value},  # NaN is not JSON
         "error": record.error,
     }
-
-
-def _upsert(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    dialect = importlib.import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
-    statement = dialect.insert(RunRow)
-    changed = {key: statement.excluded[key] for key in rows[0] if key not in ("location", "id")}
-    connection.execute(statement.on_conflict_do_update(index_elements=["location", "id"], set_=changed), rows)

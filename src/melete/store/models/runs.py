@@ -1,15 +1,13 @@
-"""Tables of the database; a run is known by the place of its home and its id, so that many hosts can share one."""
+"""The index of runs; a run is known by the place of its home and its id, so that many hosts can share one database."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from sqlalchemy import JSON, Float, Index, Integer, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-class Model(DeclarativeBase):
-    """What all tables share: their metadata."""
+from melete.store.models._model import Model
 
 
 class RunRow(Model):

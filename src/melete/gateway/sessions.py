@@ -1,0 +1,236 @@
+"""Sessions in the store: opened before their first request, moved by the table of legal moves, ended for good.
+
+A move is one conditional update, so that of two that come at once one wins and the other is told. Ending a session
+revokes its credentials in the same transaction; from then on the gateway refuses its key.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Table, and_, or_, select, update
+
+from melete.errors import SessionError, UnknownNameError
+from melete.records import SESSION_MOVES, SessionRecord, SessionState, move_session
+from melete.store.models import CredentialRow, SessionRow
+
+SESSIONS: Table = SessionRow.__table__  # type: ignore[assignment]
+CREDENTIALS: Table = CredentialRow.__table__  # type: ignore[assignment]
+OUTCOME = ("solved", "score", "outcome_source", "outcome_note")
+ENDED = frozenset(state for state, moves in SESSION_MOVES.items() if not moves)
+"""States in which a session has ended for good."""
+
+
+def new_id(now_s: float | None = None) -> str:
+    """A new session id: `s-`, the time to the second (UTC) so that ids sort by age, and 40 random bits."""
+    moment = datetime.fromtimestamp(time.time() if now_s is None else now_s, UTC)
+    return f"s-{moment:%y%m%d-%H%M%S}-{secrets.token_hex(5)}"
+
+
+def open_session(connection: Connection, **fields: Any) -> SessionRecord:
+    """Opens one session in state `created`.
+
+    Args:
+        connection: an open transaction.
+        **fields: fields of `SessionRecord`; id, kind (gateway), state and created_s have defaults.
+    """
+    return open_many(connection, [fields])[0]
+
+
+def open_many(connection: Connection, rows: Iterable[dict[str, Any]]) -> list[SessionRecord]:
+    """Opens many sessions with one insert; each row holds fields of `SessionRecord`, as for `open_session`."""
+    now_s = time.time()
+    records = []
+    for row in rows:
+        created_s = row.get("created_s") or now_s
+        defaults = {
+            "id": new_id(created_s),
+            "kind": "gateway",
+            "state": SessionState.CREATED,
+            "created_s": created_s,
+        }
+        records.append(SessionRecord(**{**defaults, **row}))
+    if records:
+        connection.execute(SESSIONS.insert(), [_row(record) for record in records])
+    return records
+
+
+def get(connection: Connection, id: str) -> SessionRecord:
+    """The session of an id or of the beginning of one that only it has.
+
+    Raises:
+        UnknownNameError: no session, or more than one, begins so.
+    """
+    exact = connection.execute(select(SESSIONS).where(SESSIONS.c.id == id)).mappings().first()
+    if exact is not None:
+        return _record(exact)
+    begins = and_(SESSIONS.c.id >= id, SESSIONS.c.id < id + "\x7f")
+    found = (
+        connection.execute(select(SESSIONS).where(begins).order_by(SESSIONS.c.id).limit(8)).mappings().all()
+    )
+    if len(found) == 1 and id:
+        return _record(found[0])
+    newest = select(SESSIONS.c.id).order_by(SESSIONS.c.created_s.desc(), SESSIONS.c.id.desc()).limit(8)
+    known = [row["id"] for row in found] if id and found else connection.scalars(newest).all()
+    raise UnknownNameError("session", id, known, next_step="See `melete bench session list`.")
+
+
+def list_sessions(
+    connection: Connection,
+    *,
+    kind: str | None = None,
+    state: str | None = None,
+    experiment: str | None = None,
+    variant: str | None = None,
+    task_card: str | None = None,
+    before: tuple[float, str] | None = None,
+    limit: int = 50,
+) -> list[SessionRecord]:
+    """Sessions, newest first.
+
+    Args:
+        connection: an open transaction.
+        kind: only gateway or only rollout.
+        state: only those in a state.
+        experiment: only those of an experiment, by id or by name (then of all its versions); so for the next two.
+        variant: only those of a variant.
+        task_card: only those of a task card.
+        before: (created_s, id) of the last session of the page before.
+        limit: how many at most.
+    """
+    table = SESSIONS.c
+    query = select(SESSIONS).order_by(table.created_s.desc(), table.id.desc()).limit(limit)
+    for column, value in ((table.kind, kind), (table.state, state)):
+        if value is not None:
+            query = query.where(column == value)
+    for column, value in (
+        (table.experiment, experiment),
+        (table.variant, variant),
+        (table.task_card, task_card),
+    ):
+        if value is not None:
+            query = query.where(
+                column == value if "@" in value else column.startswith(f"{value}@", autoescape=True)
+            )
+    if before is not None:
+        created_s, id = before
+        query = query.where(
+            or_(table.created_s < created_s, and_(table.created_s == created_s, table.id < id))
+        )
+    return [_record(row) for row in connection.execute(query).mappings()]
+
+
+def move(
+    connection: Connection, id: str, state: SessionState, *, now_s: float | None = None, **outcome: Any
+) -> SessionRecord:
+    """Moves a session, and where it ends revokes its credentials.
+
+    Args:
+        connection: an open transaction.
+        id: a whole session id.
+        state: the new state; entering `live` sets started_s, an end sets ended_s.
+        now_s: time of the move, now by default.
+        **outcome: solved, score, outcome_source, outcome_note; also metadata, which is added to what stands there.
+
+    Raises:
+        UnknownNameError: no such session.
+        SessionError: an illegal move; it says when the session ended.
+    """
+    now_s = time.time() if now_s is None else now_s
+    found = get(connection, id)
+    values: dict[str, Any] = {"state": str(state), **{key: outcome[key] for key in OUTCOME if key in outcome}}
+    if outcome.get("metadata"):
+        values["metadata"] = {**found.metadata, **outcome["metadata"]}
+    values["started_s" if state is SessionState.LIVE else "ended_s"] = now_s
+    _legal(found, state)
+    moved = connection.execute(
+        update(SESSIONS).where(SESSIONS.c.id == found.id, SESSIONS.c.state == str(found.state)).values(values)
+    )
+    if moved.rowcount != 1:  # somebody else was quicker
+        _legal(get(connection, found.id), state)
+        raise SessionError(f"Session {found.id} was moved by another process at the same time.")
+    if state in ENDED:
+        revoke(connection, [found.id], now_s)
+    return get(connection, found.id)
+
+
+def finalise_many(connection: Connection, ends: Iterable[dict[str, Any]]) -> None:
+    """Finalises live sessions with one statement each batch: rows of id, ended_s and the fields of an outcome.
+
+    Sessions that are not live are left as they are, so that telling the same end twice changes nothing.
+    """
+    from sqlalchemy import bindparam
+
+    rows = [
+        {"of": end["id"], "ended": end["ended_s"], **{f"new_{key}": end.get(key) for key in OUTCOME}}
+        for end in ends
+    ]
+    if not rows:
+        return
+    statement = (
+        update(SESSIONS)
+        .where(SESSIONS.c.id == bindparam("of"), SESSIONS.c.state == str(SessionState.LIVE))
+        .values(
+            {"state": str(SessionState.FINALISED), "ended_s": bindparam("ended")}
+            | {key: bindparam(f"new_{key}") for key in OUTCOME}
+        )
+    )
+    connection.execute(statement, rows)
+
+
+def expire_due(connection: Connection, now_s: float | None = None) -> list[str]:
+    """Expires sessions whose time is over and revokes their credentials; returns their ids."""
+    now_s = time.time() if now_s is None else now_s
+    table = SESSIONS.c
+    open_states = [str(state) for state in SESSION_MOVES if state not in ENDED]
+    due = select(table.id).where(table.state.in_(open_states), table.expires_s < now_s).order_by(table.id)
+    ids = list(connection.scalars(due))
+    for some in _chunks(ids):
+        connection.execute(
+            update(SESSIONS)
+            .where(table.id.in_(some), table.state.in_(open_states))
+            .values(state=str(SessionState.EXPIRED), ended_s=table.expires_s)
+        )
+        revoke(connection, some, now_s)
+    return ids
+
+
+def revoke(connection: Connection, session_ids: list[str], now_s: float) -> None:
+    """Revokes the credentials of sessions; one that is revoked already keeps its time."""
+    connection.execute(
+        update(CREDENTIALS)
+        .where(CREDENTIALS.c.session_id.in_(session_ids), CREDENTIALS.c.revoked_s.is_(None))
+        .values(revoked_s=now_s)
+    )
+
+
+def _legal(found: SessionRecord, state: SessionState) -> None:
+    if found.state in ENDED:
+        when = (
+            f"{datetime.fromtimestamp(found.ended_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+            if found.ended_s
+            else "before"
+        )
+        raise SessionError(
+            f"Session {found.id} was {found.state} already, on {when}; nothing was changed.",
+            allowed="A session that has ended has ended for good.",
+            next_step="Start another session for another attempt.",
+        )
+    move_session(found.state, state, f"session ({found.id})")
+
+
+def _row(record: SessionRecord) -> dict[str, Any]:
+    return {**asdict(record), "state": str(record.state)}
+
+
+def _record(row: RowMapping) -> SessionRecord:
+    return SessionRecord(**{**row, "state": SessionState(row["state"])})
+
+
+def _chunks(ids: list[str], size: int = 500) -> Iterable[list[str]]:
+    return (ids[at : at + size] for at in range(0, len(ids), size))

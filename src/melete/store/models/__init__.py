@@ -1,0 +1,47 @@
+"""Tables of the database, one file for each group of them.
+
+Times are seconds since the epoch. Text that is long or free is `Text`; names and ids have a length. There are no
+foreign keys: events arrive in any order, from other machines too, and a row that came early must not stop the others.
+"""
+
+from melete.store.models._model import Model
+from melete.store.models.entities import (
+    ENTITIES,
+    ExperimentRow,
+    HarnessProfileRow,
+    ProviderRow,
+    TaskCardRow,
+    VariantRow,
+)
+from melete.store.models.proof import ArtifactRow, MetricRollupRow
+from melete.store.models.requests import (
+    RequestContentRow,
+    RequestEventRow,
+    RequestOpenRow,
+    RequestRow,
+    SpendLogRow,
+    SpoolPositionRow,
+)
+from melete.store.models.runs import RunRow
+from melete.store.models.sessions import CredentialRow, SessionRow
+
+__all__ = [
+    "ENTITIES",
+    "ArtifactRow",
+    "CredentialRow",
+    "ExperimentRow",
+    "HarnessProfileRow",
+    "MetricRollupRow",
+    "Model",
+    "ProviderRow",
+    "RequestContentRow",
+    "RequestEventRow",
+    "RequestOpenRow",
+    "RequestRow",
+    "RunRow",
+    "SessionRow",
+    "SpendLogRow",
+    "SpoolPositionRow",
+    "TaskCardRow",
+    "VariantRow",
+]
