@@ -76,7 +76,7 @@ SELECT s.variant, CASE WHEN r.status = 'refused' THEN NULL ELSE r.model_asked EN
        r.error_class, {_bucket("r.latency_ms")}, {_bucket("r.ttft_ms")}, count(*),
        sum(r.latency_ms), sum(r.ttft_ms), sum(r.cost_usd), {", ".join(f"sum(r.{name})" for name in TOKENS)}
 FROM request r LEFT JOIN session s ON s.id = r.session_id
-WHERE r.started_s >= :since AND r.started_s < :until AND r.ended_s IS NOT NULL
+WHERE r.started_s >= :since AND r.started_s < :until
 GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(r.started_s)
 """
 SESSIONS = """
@@ -301,7 +301,9 @@ def _request_families(sums: Sums) -> Iterator[Metric]:
         cost[variant, model] += totals.cost_usd
         by_model[variant, model, provider].add(totals)
     names = ("variant", "model")
-    yield _counter("melete_requests", "Requests that ended.", (*names, "provider", "status"), requests)
+    yield _counter(
+        "melete_requests", "Requests that ended or were refused.", (*names, "provider", "status"), requests
+    )
     yield _counter("melete_request_errors", "Requests by class of error.", (*names, "error_class"), errors)
     yield _counter("melete_tokens", "Tokens by kind.", (*names, "kind"), tokens)
     yield _counter("melete_cost_usd", "Cost in US dollars.", names, cost)
