@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melete.actions.redact import HIDDEN, redact, redact_text
+from melete.runs.redact import HIDDEN, redact, redact_text
 
 SECRETS = [
     "sk-abcDEF1234567890abcd", "sk-proj-abc_def-1234567890", "ghp_abcdefghij0123456789AB", "hf_abcdefghijklmnopqrstuv",
