@@ -13,8 +13,6 @@ A `Shelf` holds the files of one kind: the user's folder first, then the folder 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -35,6 +33,8 @@ LARGEST_BYTES = 2_000_000
 MOST_NODES = 100_000
 """Nodes that a file may have when every alias is written out; it keeps a few lines from becoming gigabytes."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+SECRET = re.compile(r"key|secret|token|password|credential|header", re.IGNORECASE)
+"""Keys whose value is not repeated in a message."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,8 @@ def _words(model: type[BaseModel], problem: Any) -> tuple[str, str]:
     message = problem["msg"][0].lower() + problem["msg"][1:]
     if problem["type"] == "missing":
         return key, f"{message}."
+    if any(SECRET.search(str(part)) for part in place):
+        return key, f"{message}."
     found = repr(problem.get("input"))
     return key, f"{message}; found {found if len(found) < 80 else found[:77] + '...'}."
 
@@ -169,16 +171,6 @@ def _models(annotation: Any) -> Iterable[type[BaseModel]]:
         yield annotation
     for part in getattr(annotation, "__args__", ()):
         yield from _models(part)
-
-
-def canonical(document: Any) -> str:
-    """A JSON document as text that does not depend on the order of keys."""
-    return json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def digest(document: Any) -> str:
-    """sha256 of the canonical text of a JSON document, in hex."""
-    return hashlib.sha256(canonical(document).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The harness profiles that ship with Melete, one YAML file each."""

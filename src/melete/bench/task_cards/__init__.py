@@ -1,0 +1,1 @@
+"""The task cards that ship with Melete, one YAML file each."""

@@ -1,0 +1,1 @@
+"""The variants that ship with Melete, one YAML file each."""
