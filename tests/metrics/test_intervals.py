@@ -99,3 +99,14 @@ def test_cluster_rate_of_any_clusters_lies_inside_its_interval(clusters: list[tu
     assert 0 <= rate.low <= rate.value <= rate.high <= 1
     plain = metrics.success_rate(sum(right), sum(tried))
     assert rate.high - rate.low >= plain.high - plain.low - 1e-9
+
+
+def test_percentile_interval_covers_the_true_percentile_about_as_often_as_it_says() -> None:
+    draws = np.sort(np.random.default_rng(9).exponential(1.0, size=(400, 150)), axis=1)
+    found = [metrics.percentile_interval(draw, 50) for draw in draws]
+    assert 0.92 <= np.mean([one.low <= np.log(2) <= one.high for one in found]) <= 0.99
+
+
+def test_percentile_interval_of_few_values_is_open_where_they_say_nothing() -> None:
+    found = metrics.percentile_interval(np.arange(20.0), 99)
+    assert (found.value, found.high) == (19.0, float("inf"))

@@ -95,3 +95,17 @@ def test_needed_pairs_when_drawn_show_the_difference_about_as_often_as_promised(
 def test_comparison_of_lists_of_different_length_is_refused() -> None:
     with pytest.raises(ValueError, match="2 scores before and 1 after are not pairs"):
         metrics.compare_pairs([1, 0], [1])
+
+
+def test_comparison_of_many_pairs_agrees_with_resampling_them() -> None:
+    generator = np.random.default_rng(2)
+    change = generator.exponential(1.0, size=499) - 0.93
+    resampled = metrics.compare_pairs(np.zeros(499), change)
+    limit = metrics.compare_pairs(np.zeros(998), np.repeat(change, 2))
+    assert limit.difference == pytest.approx(resampled.difference)
+    assert limit.high - limit.low == pytest.approx((resampled.high - resampled.low) / np.sqrt(2), rel=0.05)
+
+
+def test_mcnemar_of_thousands_of_differing_pairs_is_still_exact() -> None:
+    assert metrics.mcnemar_p([0, 1] * 3_000, [1, 0] * 3_000) == pytest.approx(1.0)
+    assert 0 < metrics.mcnemar_p([0] * 1_000, [1] * 1_000) < 1e-290

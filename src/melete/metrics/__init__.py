@@ -1,7 +1,14 @@
 """Metrics: plain functions on arrays; a figure comes with its count and, where it is an estimate, its interval."""
 
 from melete.metrics.calibration import expected_calibration_error, reliability
-from melete.metrics.intervals import Interval, cluster_rate, mean, pass_at_k, success_rate
+from melete.metrics.intervals import (
+    Interval,
+    cluster_rate,
+    mean,
+    pass_at_k,
+    percentile_interval,
+    success_rate,
+)
 from melete.metrics.latency import percentiles
 from melete.metrics.paired import Comparison, compare_pairs, mcnemar_p
 
@@ -14,6 +21,7 @@ __all__ = [
     "mcnemar_p",
     "mean",
     "pass_at_k",
+    "percentile_interval",
     "percentiles",
     "reliability",
     "success_rate",

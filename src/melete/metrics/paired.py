@@ -2,9 +2,9 @@
 
 The difference has a bootstrap interval over pairs; whether it is shown is decided by an exact or Monte Carlo test, so
 that three lucky pairs cannot pass. For outcomes of 0 and 1 that test is McNemar's exact test, for other scores a
-sign-flip permutation test. The sentence says in words what was found, and how many pairs would be needed when nothing
-was shown. Limits: pairs are taken as independent, and the needed number assumes that the true difference is the one
-seen.
+sign-flip permutation test, or its normal limit from `MANY` pairs on. The sentence says in words what was found, and how
+many pairs would be needed when nothing was shown. Limits: pairs are taken as independent, and the needed number assumes
+that the true difference is the one seen.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 
-from melete.metrics.intervals import Array, Values, bootstrap_mean_interval, finite, normal_quantile
+from melete.metrics.intervals import MANY, Array, Values, bootstrap_mean_interval, finite, normal_quantile
 
 POWER = 0.8
 EXACT_PAIRS = 12  # up to here all sign flips are tried
@@ -110,22 +111,31 @@ def mcnemar_p(before: Values, after: Values) -> float:
         raise ValueError("an outcome is 0 or 1")
     better, worse = int((second > first).sum()), int((second < first).sum())
     differing = better + worse
-    tail = sum(math.comb(differing, i) for i in range(min(better, worse) + 1))
+    tail = term = 1
+    for i in range(min(better, worse)):
+        term = term * (differing - i) // (i + 1)
+        tail += term
     return min(1.0, float(2 * tail / 2**differing))
 
 
 def _sign_flip_p(change: Array, seed: int) -> float:
     """Share of sign flips whose mean is at least as far from zero; all of them are tried for few pairs."""
     seen = abs(float(change.mean())) * (1 - 1e-12)
+    if len(change) >= MANY:
+        root = math.sqrt(float((change**2).sum()))  # standard deviation of the sum over all flips
+        return math.erfc(seen * len(change) / root / math.sqrt(2)) if root else 1.0
     if len(change) <= EXACT_PAIRS:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(change))))
         return float((np.abs(signs @ change) / len(change) >= seen).mean())
-    generator = np.random.default_rng(seed)
-    extreme = sum(
-        int(abs(float((generator.choice((-1.0, 1.0), size=len(change)) * change).mean())) >= seen)
-        for _ in range(FLIPS)
-    )
+    extreme = int((np.abs(_flips(len(change), seed) @ change) / len(change) >= seen).sum())
     return (extreme + 1) / (FLIPS + 1)  # the data itself is one of the flips
+
+
+@lru_cache(maxsize=2)
+def _flips(count: int, seed: int) -> Array:
+    """(FLIPS, count) random signs; kept, as the figures of one comparison ask alike."""
+    coins = np.random.default_rng(seed).integers(0, 2, size=(FLIPS, count), dtype=np.int8)
+    return coins.astype(np.float64) * 2 - 1
 
 
 def _needed(change: Array, confidence: float, binary: bool) -> int | None:
