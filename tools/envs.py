@@ -1,11 +1,13 @@
 """Makes environments for what cannot live beside Melete's own pins: `.envs/NAME`, from the lock file `envs/NAME.lock`.
 
-A lock file is pip's requirements format with every version pinned; lines at its head say the rest:
+A lock file is pip's requirements format with every version pinned, or npm packages as `NAME@VERSION`; lines at its
+head say the rest:
 
     # python: 3.12, 3.11     the Python to use: the first of these that is found
     # tests: yes             tests need it, so `--tests` makes it
     # melete: yes            Melete itself is installed in it, editable, without its dependencies
     # deps: no               what the packages need is not installed: only their files are wanted
+    # npm: yes               the packages are npm's, and their programs go to `bin` too; no Python is in it
 
     python tools/envs.py NAME…            # make these; one that is there and current is left alone
     python tools/envs.py --tests          # those that tests need
@@ -110,8 +112,39 @@ def main() -> int:
 def make(env: Environment) -> None:
     """Makes an environment anew; an interrupted one is made again the next time."""
     began_s = time.monotonic()
-    python, wanted = find_python(env.head("python").split(", "))
     shutil.rmtree(env.folder, ignore_errors=True)
+    if env.head("npm") == "yes":
+        install_npm(env)
+    else:
+        install_python(env)
+    (env.folder / STAMP).write_text(env.digest, encoding="utf-8")
+    size = sum(path.lstat().st_size for path in env.folder.rglob("*"))
+    print(f"{env.name}: made in {time.monotonic() - began_s:.0f} s, {size / 1e6:.0f} MB")
+
+
+def install_npm(env: Environment) -> None:
+    """Installs npm packages, as npm installs globally, but into the environment's folder."""
+    npm = shutil.which("npm")
+    if npm is None:
+        sys.exit(f"{env.name} is made by npm, which was not found on the PATH. Install Node.js 20 or newer.")
+    lines = env.lock.read_text(encoding="utf-8").splitlines()
+    packages = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    run(
+        npm,
+        "install",
+        "--global",
+        "--prefix",
+        str(env.folder),
+        "--no-fund",
+        "--no-audit",
+        "--silent",
+        *packages,
+    )
+
+
+def install_python(env: Environment) -> None:
+    """Makes a virtual environment and installs the lock file in it."""
+    python, wanted = find_python(env.head("python").split(", "))
     run(python, "-m", "venv", str(env.folder))
     lax = not python_fits(python, wanted)
     if lax:
@@ -120,9 +153,6 @@ def make(env: Environment) -> None:
     install(env, *bare, "-r", str(env.lock), lax=lax)
     if env.head("melete") == "yes":
         install(env, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
-    (env.folder / STAMP).write_text(env.digest, encoding="utf-8")
-    size = sum(path.lstat().st_size for path in env.folder.rglob("*"))
-    print(f"{env.name}: made in {time.monotonic() - began_s:.0f} s, {size / 1e6:.0f} MB")
 
 
 def install(env: Environment, *arguments: str, lax: bool = False) -> None:
