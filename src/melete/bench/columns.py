@@ -1,0 +1,200 @@
+"""Columns: sessions and their requests as arrays, packed so that a million requests are read in a fraction of a second.
+
+Each ended session keeps its requests as one blob of fixed-size records (`REQUEST`, little-endian) among its rollups;
+the blobs of many sessions are joined and read as they are. Unknown is NaN for times and money and -1 for counts. The
+layout is known by `LAYOUT`: when it changes, the name changes and rollups are computed again. `STATUSES` and `ERRORS`
+are therefore only ever added to at their end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+LAYOUT = "columns_1"
+"""Name of the rollup that holds the packed requests of a session."""
+TIMES = ("started_s", "latency_ms", "ttft_ms", "gap_p95_ms", "overhead_ms", "cost_usd")
+COUNTS = (
+    "tokens_in",
+    "tokens_cached",
+    "tokens_cache_write",
+    "tokens_out",
+    "tokens_reasoning",
+    "tool_calls",
+    "attempts",
+)
+REQUEST = np.dtype(
+    [
+        *((name, "<f8") for name in TIMES),
+        *((name, "<i4") for name in COUNTS),
+        *((name, "u1") for name in ("status", "error", "estimated")),
+    ]
+)
+STATUSES = ("ok", "error", "client_abort", "cache_hit", "interrupted", "refused")
+ERRORS = (
+    "", "other", "rate_limit", "timeout", "context_window", "auth", "bad_request", "content_filter", "provider_error",
+    "connection", "not_found", "budget", "refused_model", "refused_session", "interrupted", "client_abort",
+)  # fmt: skip
+LARGEST = 2**31 - 1
+READ = (*TIMES, *COUNTS, "status", "error_class", "tokens_estimated", "cost_source")
+"""Columns of a request's row that `pack` takes, in this order."""
+
+
+def pack(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Packs the requests of one session, in the order given.
+
+    Args:
+        rows: request rows with the columns `READ`.
+    """
+    nan = float("nan")
+    packed = [
+        (
+            *(nan if row[name] is None else row[name] for name in TIMES[:-1]),
+            nan if row["cost_usd"] is None or row["cost_source"] in (None, "none") else row["cost_usd"],
+            *(-1 if row[name] is None else min(row[name], LARGEST) for name in COUNTS),
+            STATUSES.index(row["status"]),
+            ERRORS.index(row["error_class"] or "") if (row["error_class"] or "") in ERRORS else 1,
+            bool(row["tokens_estimated"]),
+        )
+        for row in rows
+    ]
+    return np.array(packed, dtype=REQUEST).tobytes()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Sessions as arrays, S of them, with N requests in all that stand in the order of their sessions.
+
+    Attributes:
+        ids: (S,) session ids.
+        task_cards: (S,) ids of the cards.
+        attempts: (S,) which attempt at the card.
+        solved: (S,) 1, 0, or NaN where the outcome is unknown.
+        score: (S,) or NaN.
+        reported: (S,) what each harness said of itself, as plain figures by name.
+        counts: (S,) requests of each session.
+        requests: (N,) records of `REQUEST`.
+    """
+
+    ids: list[str]
+    task_cards: list[str]
+    attempts: list[int]
+    solved: Array
+    score: Array
+    reported: list[Mapping[str, float]]
+    counts: npt.NDArray[np.int64]
+    requests: npt.NDArray[np.void]
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]], blobs: Iterable[bytes]) -> Columns:
+        """Joins sessions with their packed requests.
+
+        Args:
+            rows: session rows: `id`, `task_card`, `attempt`, `solved`, `score`, `metadata`.
+            blobs: the packed requests of each, in the same order.
+        """
+        sessions, packed = list(rows), list(blobs)
+        return cls(
+            ids=[row["id"] for row in sessions],
+            task_cards=[row["task_card"] or "" for row in sessions],
+            attempts=[row["attempt"] for row in sessions],
+            solved=np.array([_number(row["solved"]) for row in sessions], dtype=np.float64),
+            score=np.array([_number(row["score"]) for row in sessions], dtype=np.float64),
+            reported=[_figures((row["metadata"] or {}).get("self_reported")) for row in sessions],
+            counts=np.array([len(blob) // REQUEST.itemsize for blob in packed], dtype=np.int64),
+            requests=np.frombuffer(b"".join(packed), dtype=REQUEST),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """(S,) index of each session's first request."""
+        return np.cumsum(self.counts) - self.counts
+
+    @cached_property
+    def answered(self) -> Mask:
+        """(N,) whether the harness got a whole answer, from upstream or from the gateway's cache."""
+        status = self.requests["status"]
+        return np.asarray((status == STATUSES.index("ok")) | (status == STATUSES.index("cache_hit")))
+
+    def has_status(self, *names: str) -> Array:
+        """(N,) 1.0 where the status is one of `names`."""
+        return np.isin(self.requests["status"], [STATUSES.index(name) for name in names]).astype(np.float64)
+
+    def figure(self, name: str, where: Mask | None = None) -> Array:
+        """(N,) one field of the requests; NaN where it is unknown or `where` is false."""
+        values = self.requests[name].astype(np.float64)
+        if name in COUNTS:
+            values[values < 0] = np.nan
+        if where is not None:
+            values[~where] = np.nan
+        return values
+
+    def total(self, values: Array) -> Array:
+        """(S,) sums over the requests (N,) of each session; NaN where a session has no known value."""
+        known = np.isfinite(values)
+        sums = self._sum(np.where(known, values, 0.0))
+        sums[self._sum(known.astype(np.float64)) == 0] = np.nan
+        return sums
+
+    def number(self, values: Array) -> Array:
+        """(S,) how many values of each session are known."""
+        return self._sum(np.isfinite(values).astype(np.float64))
+
+    def median(self, values: Array) -> Array:
+        """(S,) nearest-rank median over the known values of each session; NaN where there is none."""
+        known = np.isfinite(values)
+        kept, counts = values[known], self._sum(known.astype(np.float64)).astype(np.int64)
+        starts = np.cumsum(counts) - counts
+        medians = np.full(len(self), np.nan)
+        for count in np.unique(counts[counts > 0]):  # sessions of one length are sorted together
+            alike = np.flatnonzero(counts == count)
+            block = kept[starts[alike][:, None] + np.arange(count)]
+            medians[alike] = np.partition(block, (count - 1) // 2, axis=1)[:, (count - 1) // 2]
+        return medians
+
+    def largest(self, values: Array) -> Array:
+        """(S,) the largest known value of each session; NaN where there is none."""
+        filled = np.where(np.isfinite(values), values, -np.inf)
+        found = np.full(len(self), np.nan)
+        some = self.counts > 0
+        if some.any():
+            found[some] = np.maximum.reduceat(filled, self.starts[some])
+        found[~np.isfinite(found)] = np.nan
+        return found
+
+    def said(self, name: str) -> Array:
+        """(S,) a figure that the harness reported of itself; NaN where it did not."""
+        return np.array([report.get(name, np.nan) for report in self.reported], dtype=np.float64)
+
+    def _sum(self, values: Array) -> Array:
+        sums = np.zeros(len(self))
+        some = self.counts > 0
+        if some.any():
+            sums[some] = np.add.reduceat(values, self.starts[some])
+        return sums
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _figures(report: Any) -> dict[str, float]:
+    """The plain finite figures of a self-report; whatever else a harness wrote there is left out."""
+    if not isinstance(report, dict):
+        return {}
+    return {
+        str(name): float(value)
+        for name, value in report.items()
+        if isinstance(value, (bool, int, float)) and abs(value) <= LARGEST  # a NaN compares false
+    }
