@@ -13,6 +13,7 @@ import pytest
 
 import melete_trial  # noqa: F401  puts `trial` on `melete.__path__`
 from melete import settings
+from postgres_at_hand import postgres, store  # noqa: F401  fixtures for every room
 from trial_runs import TRIAL
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,63 +20,6 @@ from melete.runs.run import Run
 from melete.settings import Settings
 from melete.store import database, index
 from melete.store.models import Model
-
-
-def server_programs() -> Path | None:
-    """The newest folder of Debian's PostgreSQL programs, or None."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    return found[-1].parent if found else None
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """URL of a PostgreSQL server of our own, on a socket in a folder of our own, run by an unprivileged user."""
-    programs = server_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL's server programs are not installed (Debian: apt-get install postgresql)")
-    as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
-    place = Path(tempfile.mkdtemp(prefix="melete-pg-"))
-    try:
-        if as_user:
-            shutil.chown(place, "nobody", "nogroup")
-        data, options = place / "data", f"-c listen_addresses='' -k {place} -c fsync=off"
-        make = [
-            *as_user,
-            programs / "initdb",
-            "-D",
-            data,
-            "-U",
-            "melete",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-sync",
-        ]
-        subprocess.run(make, check=True, capture_output=True, cwd=place)
-        control = [*as_user, programs / "pg_ctl", "-D", data, "-w"]
-        start = [*control, "-l", place / "log", "-o", options, "start"]
-        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd=place)
-        try:
-            yield f"postgresql://melete@/postgres?host={place}"
-        finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd=place)
-    finally:
-        shutil.rmtree(place)
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def store(request: pytest.FixtureRequest, home: Settings) -> Settings:
-    """Settings of a home whose database is empty."""
-    if request.param == "sqlite":
-        return home
-    url = str(request.getfixturevalue("postgres"))
-    engine = database.open_engine(url)
-    with engine.begin() as connection:
-        connection.execute(sqlalchemy.text("DROP SCHEMA public CASCADE"))
-        connection.execute(sqlalchemy.text("CREATE SCHEMA public"))
-    engine.dispose()
-    return replace(home, database=url)
 
 
 def make_run(settings: Settings, loss: float = 1.0, name: str | None = None) -> Path:

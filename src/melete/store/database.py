@@ -32,19 +32,20 @@ def newest_revision() -> str:
 
 
 @contextmanager
-def connect(url: str) -> Iterator[Connection]:
-    """A transaction on the database, upgraded first if need be.
+def opened(url: str) -> Iterator[Engine]:
+    """An engine for the database, upgraded first if need be; for who makes more than one transaction.
 
     Raises:
         ConfigError: the URL is not one of a database that is supported.
-        StorageError: the database cannot be reached, read or written.
+        StorageError: the database cannot be reached, read or written, or a newer Melete has changed it.
     """
     engine = open_engine(url)
     try:
-        if revision(engine) != newest_revision():
+        found = revision(engine)
+        if found != newest_revision():
+            _refuse_newer(engine, found)
             upgrade(engine)
-        with engine.begin() as connection:
-            yield connection
+        yield engine
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
         shown = engine.url.render_as_string(hide_password=True)
@@ -54,6 +55,18 @@ def connect(url: str) -> Iterator[Connection]:
         ) from error
     finally:
         engine.dispose()
+
+
+@contextmanager
+def connect(url: str) -> Iterator[Connection]:
+    """A transaction on the database, upgraded first if need be.
+
+    Raises:
+        ConfigError: the URL is not one of a database that is supported.
+        StorageError: the database cannot be reached, read or written, or a newer Melete has changed it.
+    """
+    with opened(url) as engine, engine.begin() as connection:
+        yield connection
 
 
 def open_engine(url: str) -> Engine:
@@ -109,6 +122,15 @@ def revision(engine: Engine) -> str | None:
             return None
         found: str | None = connection.scalar(sqlalchemy.text("SELECT version_num FROM alembic_version"))
         return found
+
+
+def _refuse_newer(engine: Engine, found: str | None) -> None:
+    if found is not None and found not in find.names("melete.store.migrations.versions"):
+        raise StorageError(
+            f"The database {engine.url.render_as_string(hide_password=True)} is at {found}, newer than this program.",
+            allowed=f"This program knows the schema up to {newest_revision()}.",
+            next_step="Use the newer Melete, or set MELETE_DATABASE to another database.",
+        )
 
 
 def upgrade(engine: Engine) -> None:
