@@ -1,0 +1,213 @@
+"""Runs a harness as a child process with a session's environment, and ends it with everything it started.
+
+The command is a list of arguments and no shell reads it. The child is the leader of a process group of its own: at the
+time limit, at Ctrl-C and at its own end the whole group is ended, first kindly, then for good. At a terminal the group
+is put into the foreground, so that an interactive harness works and Ctrl-C is its own. Standard input and output and
+the exit code pass through. The harness has the rights of the user who starts it: this is no sandbox. A process that
+leaves its group escapes the kill, but not the end of its credential.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from melete.errors import ConfigError
+
+GRACE_S = 3.0
+"""Seconds between the kind end and the other one."""
+LARGEST_OUTPUT = 1_000_000
+"""Bytes of its output that are kept for a checker; the rest only passes through."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a harness ended.
+
+    Attributes:
+        exit_code: its own; 128 + the signal that killed it, as a shell says it.
+        reason: exited, timeout or interrupted.
+        wall_s: seconds it took.
+        output: what it printed on stdout, cut; None unless asked for.
+    """
+
+    exit_code: int
+    reason: str
+    wall_s: float
+    output: str | None = None
+
+
+def run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    workdir: Path,
+    *,
+    timeout_s: float | None = None,
+    catch_output: bool = False,
+    quiet: bool = False,
+) -> Ended:
+    """Runs a command to its end.
+
+    Args:
+        command: program and arguments; the program is looked for on the environment's PATH.
+        environment: the whole environment of the child.
+        workdir: where it starts.
+        timeout_s: seconds it may take.
+        catch_output: whether its stdout is kept for a checker, besides passing through.
+        quiet: no input, and what it prints goes nowhere: for unattended playing.
+
+    Raises:
+        ConfigError: there is no such program.
+    """
+    program = _find(command, environment, workdir)
+    began_s = time.monotonic()
+    sink = subprocess.DEVNULL if quiet else None
+    child = subprocess.Popen(
+        [program, *command[1:]],
+        env=dict(environment),
+        cwd=workdir,
+        stdin=sink,
+        stdout=subprocess.PIPE if catch_output else sink,
+        stderr=sink,
+        process_group=0,
+    )
+    caught = _Output(child, passing=not quiet) if catch_output else None
+    with _foreground(child, wanted=not quiet), _forwarding(child) as forwarded:
+        reason = "exited"
+        try:
+            child.wait(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            reason = "timeout"
+        except KeyboardInterrupt:
+            reason = "interrupted"
+        end_group(child)
+    code = child.returncode
+    if reason == "exited" and (forwarded.signal or code == -signal.SIGINT):
+        reason = "interrupted"
+    output = caught.text() if caught else None
+    return Ended(128 - code if code < 0 else code, reason, time.monotonic() - began_s, output)
+
+
+def end_group(child: subprocess.Popen[bytes]) -> None:
+    """Ends a process group: SIGTERM, some seconds, SIGKILL; also what its leader left behind."""
+    if child.poll() is None:
+        _signal_group(child.pid, signal.SIGTERM)
+        _signal_group(child.pid, signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE_S)
+    _signal_group(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _signal_group(leader: int, number: int) -> None:
+    # A group lives as long as any member, so the leader's number cannot be another's group while one is left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, number)
+
+
+def _find(command: Sequence[str], environment: Mapping[str, str], workdir: Path) -> str:
+    program = command[0]
+    if os.sep in program:
+        found = str(workdir / program) if os.access(workdir / program, os.X_OK) else None
+    else:
+        found = shutil.which(program, path=environment.get("PATH"))
+    if found is None:
+        raise ConfigError(
+            f"There is no program {program!r} on the PATH of the harness.",
+            next_step="Install the harness, or give the whole path of its program.",
+        )
+    return found
+
+
+class _Output:
+    """Keeps the beginning of what a child prints, and passes all of it on."""
+
+    def __init__(self, child: subprocess.Popen[bytes], *, passing: bool) -> None:
+        self._kept = bytearray()
+        self._passing = passing
+        self._child = child
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        while data := os.read(self._child.stdout.fileno(), 65536):
+            self._kept += data[: LARGEST_OUTPUT - len(self._kept)]
+            if self._passing:
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+
+    def text(self) -> str:
+        self._thread.join(GRACE_S)
+        return bytes(self._kept).decode("utf-8", "replace")
+
+
+@dataclass
+class _Forwarded:
+    """The last signal that was passed on to the group."""
+
+    signal: int = 0
+
+
+@contextlib.contextmanager
+def _forwarding(child: subprocess.Popen[bytes]) -> Iterator[_Forwarded]:
+    """Passes SIGINT and SIGTERM on to the group while the child runs; a second one ends it for good."""
+    told = _Forwarded()
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        again = bool(told.signal)
+        told.signal = number
+        _signal_group(child.pid, signal.SIGKILL if again else number)
+        if not again:
+            threading.Timer(GRACE_S, end_group_later, (child,)).start()
+
+    before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+        before[number] = signal.signal(number, pass_on)
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_group_later(child: subprocess.Popen[bytes]) -> None:
+    """Kills a group whose leader is still there after the grace."""
+    if child.poll() is None:
+        _signal_group(child.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _foreground(child: subprocess.Popen[bytes], *, wanted: bool) -> Iterator[None]:
+    """Lends the terminal to the child's group, where there is a terminal."""
+    terminal = None
+    if wanted:
+        with contextlib.suppress(OSError, ValueError):
+            terminal = sys.stdin.fileno() if os.isatty(sys.stdin.fileno()) else None
+    if terminal is None or os.tcgetpgrp(terminal) != os.getpgrp():
+        yield
+        return
+    # Whoever is not in the foreground is stopped by SIGTTOU when it takes the terminal back.
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        with contextlib.suppress(OSError):
+            os.tcsetpgrp(terminal, child.pid)
+            _signal_group(child.pid, signal.SIGCONT)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.tcsetpgrp(terminal, os.getpgrp())
+        signal.signal(signal.SIGTTOU, before)

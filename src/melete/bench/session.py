@@ -1,0 +1,391 @@
+"""A session's life: opened with its metadata before any traffic, given a credential, ended with an outcome.
+
+    opened = start(settings, Plan(variant="before", task="support/3"), gateway.url)
+    …the harness talks to the gateway with opened.environment…
+    finalize(settings, opened.session.id, Outcome("checker", solved=True))
+
+Ending goes in this order: the credential is revoked, so that nothing new begins; what has begun is waited for, within
+a bound; the session is finalised; its rollups are computed. A session that has ended has ended for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+import melete
+from melete import find
+from melete.bench import provenance, rollups, workspace
+from melete.bench.experiment import Content, Experiment, Limits
+from melete.bench.folder import Bench
+from melete.bench.harness_profile import PLACEHOLDERS, HarnessProfile, render
+from melete.bench.outcome import Outcome
+from melete.bench.task_card import Card
+from melete.bench.variant import Variant
+from melete.documents import Document, failure
+from melete.errors import SessionError
+from melete.gateway import entities, ingest, sessions
+from melete.gateway.collectors import spool
+from melete.gateway.issuers import Credential, Issuer, Policy
+from melete.gateway.provider import Provider
+from melete.records import SessionRecord, SessionState
+from melete.settings import Settings
+from melete.store.database import connect
+
+BY_HAND_S = 4 * 3600.0
+"""Seconds that a session without a time limit lives."""
+MARGIN_S = 120.0
+"""Seconds that a credential outlives the time limit of its session, for the last answer and the checker."""
+DRAIN_S = 10.0
+WITHHELD = (
+    "API_KEY", "APIKEY", "AUTH_TOKEN", "ACCESS_TOKEN", "SECRET_KEY", "SECRET", "PASSWORD", "CREDENTIALS", "BASE_URL",
+    "API_BASE",
+)  # fmt: skip
+"""Endings of variables that a harness does not inherit: with a provider's own key it could go around the gateway."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A session to open: names of the variant, of one task card and of the experiment it belongs to.
+
+    Attributes:
+        attempt: repeat of the same variant and card, from 0; None takes the first that is free.
+        timeout_s: seconds the session may take; the card's or the experiment's limit by default.
+    """
+
+    variant: str
+    task: str
+    experiment: str | None = None
+    attempt: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session that is live, and all that its harness needs; the key stands nowhere else.
+
+    Attributes:
+        session: its row.
+        credential: key, shown once.
+        environment: variables for the harness.
+        unset: variables to take away from it.
+        values: of the placeholders of its profile, the prompt apart.
+        folder: of the session; `work` and `harness` lie in it.
+        timeout_s: seconds it may take, None for no limit.
+    """
+
+    session: SessionRecord
+    credential: Credential
+    environment: dict[str, str] = field(repr=False)
+    unset: tuple[str, ...]
+    values: dict[str, str] = field(repr=False)
+    folder: Path
+    profile: HarnessProfile
+    variant: Variant
+    card: Card
+    timeout_s: float | None
+
+    @property
+    def workdir(self) -> Path:
+        """Folder in which the harness works."""
+        return Path(self.values["workdir"])
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """The task as the batch protocol says it."""
+        return {
+            **self.card.task,
+            "attempt": self.session.attempt,
+            "parameters": dict(self.variant.parameters),
+        }
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A plan with the files that it names."""
+
+    plan: Plan
+    variant: Document[Variant]
+    profile: Document[HarnessProfile]
+    provider: Document[Provider]
+    experiment: Document[Experiment] | None
+    card: Card
+
+    @classmethod
+    def of(cls, bench: Bench, plan: Plan) -> _Chosen:
+        variant = bench.variants.read(plan.variant)
+        profile = bench.harness_profiles.read(variant.record.harness_profile)
+        provider = bench.providers.read(variant.record.provider)
+        if variant.record.model not in provider.record.models:
+            known = ", ".join(sorted(provider.record.models))
+            text = f"{provider.name} has no model {variant.record.model!r}. Known: {known}."
+            raise failure([variant.problem(("model",), text)])
+        experiment = None if plan.experiment is None else bench.experiments.read(plan.experiment)
+        return cls(plan, variant, profile, provider, experiment, bench.card(plan.task))
+
+    @property
+    def limits(self) -> Limits:
+        return self.experiment.record.limits if self.experiment else Limits()
+
+    @property
+    def timeout_s(self) -> float | None:
+        return self.plan.timeout_s or self.card.card.timeout_s or self.limits.timeout_s
+
+    @property
+    def policy(self) -> Policy:
+        content = self.experiment.record.content if self.experiment else Content()
+        return Policy(content.store, content.retention_days, self.limits.max_requests, self.limits.budget_usd)
+
+    def entities(self, connection: Connection) -> dict[str, str | None]:
+        """Keeps the exact text of every file in force; returns the ids that the session refers to."""
+        files: dict[str, Document[Any] | None] = {
+            "provider": self.provider,
+            "harness_profile": self.profile,
+            "variant": self.variant,
+            "experiment": self.experiment,
+        }
+        kept: dict[str, str | None] = dict.fromkeys(files)
+        for kind, document in files.items():
+            if document is not None:
+                written = document.record.model_dump(mode="json")
+                kept[kind] = entities.record(connection, kind, document.name, written)
+        kept["task_card"] = entities.record(connection, "task_card", self.card.id, self.card.document)
+        return kept
+
+
+def start(
+    settings: Settings,
+    plan: Plan,
+    base_url: str,
+    *,
+    workdir: Path | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Opened:
+    """Opens one session; see `start_many`."""
+    return start_many(settings, [plan], base_url, workdir=workdir, metadata=metadata)[0]
+
+
+def start_many(
+    settings: Settings,
+    plans: Sequence[Plan],
+    base_url: str,
+    *,
+    workdir: Path | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> list[Opened]:
+    """Opens sessions: their rows in one transaction, then a credential for each, then they are live.
+
+    Args:
+        settings: home folder, bench folder and database.
+        plans: what to open.
+        base_url: address of the gateway, without /v1.
+        workdir: where the harness works; a folder `work` of the session's own by default.
+        metadata: kept with each session besides what is found out here.
+
+    Raises:
+        UnknownNameError: a name that no file has.
+        ConfigError: a file is wrong, or the variant's model is none of its provider's.
+        StorageError: the session's folder or the database cannot be written.
+    """
+    bench = Bench(settings)
+    chosen = [_Chosen.of(bench, plan) for plan in plans]
+    found_out = {
+        **provenance.of_machine(),
+        **provenance.of_repository(workdir or Path.cwd()),
+        **(metadata or {}),
+    }
+    with connect(settings.database) as connection:
+        rows = _rows(connection, settings, chosen, found_out)
+        records = sessions.open_many(connection, rows)
+    opened = []
+    try:
+        for record, each in zip(records, chosen, strict=True):
+            opened.append(_equip(settings, record, each, base_url, workdir))
+        with connect(settings.database) as connection:
+            live = [sessions.move(connection, record.id, SessionState.LIVE) for record in records]
+    except BaseException:
+        for record in records:
+            with contextlib.suppress(SessionError):
+                abort(settings, record.id, "it could not be started")
+        raise
+    return [replace(each, session=record) for each, record in zip(opened, live, strict=True)]
+
+
+def finalize(settings: Settings, id: str, outcome: Outcome, *, drain_s: float = DRAIN_S) -> SessionRecord:
+    """Ends a session with its outcome: door closed, what had begun waited for, row finalised, rollups computed.
+
+    Args:
+        settings: home folder and database.
+        id: session, or the beginning of its id.
+        outcome: what came of it.
+        drain_s: seconds to wait for answers that are still on their way.
+
+    Raises:
+        UnknownNameError: no such session.
+        SessionError: it has ended already; nothing is changed.
+    """
+    return _end(settings, id, SessionState.FINALISED, outcome, drain_s)
+
+
+def abort(settings: Settings, id: str, note: str = "", *, drain_s: float = 0.0) -> SessionRecord:
+    """Ends a session without an outcome; what it has cost stays.
+
+    Raises:
+        UnknownNameError: no such session.
+        SessionError: it has ended already; nothing is changed.
+    """
+    return _end(settings, id, SessionState.ABORTED, Outcome("manual", note=note), drain_s)
+
+
+def inherited(profile: HarnessProfile, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a harness inherits: no secret, no other address to talk to, and its own programs first on the PATH."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.upper().endswith(WITHHELD)
+        and not name.startswith("MELETE_")
+        and name not in profile.unset
+    }
+    places = [place for place in programs(profile, settings) if place.is_dir()]
+    kept["PATH"] = os.pathsep.join([*map(str, places), environ.get("PATH", os.defpath)])
+    return kept
+
+
+def programs(profile: HarnessProfile, settings: Settings) -> list[Path]:
+    """Folders in which the programs of a harness may be: the environment that was made for it."""
+    if profile.installed_in is None:
+        return []
+    roots = [settings.home / "envs", Path(melete.__file__).parents[2] / ".envs"]
+    return [root / profile.installed_in / part for root in roots for part in ("bin", "node_modules/.bin")]
+
+
+def _rows(
+    connection: Connection, settings: Settings, chosen: Sequence[_Chosen], found_out: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The rows of sessions, with the entities that they refer to."""
+    now_s, rows = time.time(), []
+    taken: dict[tuple[str | None, str, str], set[int]] = {}
+    for each in chosen:
+        key = (each.experiment.name if each.experiment else None, each.variant.name, each.card.id)
+        if key not in taken:
+            taken[key] = _attempts(connection, *key)
+        attempt = each.plan.attempt
+        if attempt is None:
+            attempt = next(number for number in itertools.count() if number not in taken[key])
+        taken[key].add(attempt)
+        rows.append(
+            {
+                **each.entities(connection),
+                "attempt": attempt,
+                "model": each.variant.record.model,
+                "expires_s": now_s + (BY_HAND_S if each.timeout_s is None else each.timeout_s + MARGIN_S),
+                "content": each.policy.content,
+                "metadata": {**found_out, "harness_version": _version(each.profile.record, settings)},
+            }
+        )
+    return rows
+
+
+def _attempts(connection: Connection, experiment: str | None, variant: str, card: str) -> set[int]:
+    """Attempts that are taken: those of sessions that go on or were finalised."""
+    found = sessions.list_sessions(
+        connection, variant=variant, task_card=card, experiment=experiment, limit=100_000
+    )
+    return {
+        session.attempt
+        for session in found
+        if session.state not in (SessionState.ABORTED, SessionState.EXPIRED)
+        and (experiment is not None or session.experiment is None)
+    }
+
+
+def _version(profile: HarnessProfile, settings: Settings) -> str | None:
+    if not profile.version_command:
+        return None
+    command = [render(text, {**_NOTHING, "python": sys.executable}) for text in profile.version_command]
+    return provenance.version_of(command, inherited(profile, settings, os.environ))
+
+
+def _equip(
+    settings: Settings, record: SessionRecord, each: _Chosen, base_url: str, workdir: Path | None
+) -> Opened:
+    """Credential, folder and environment of a session whose row is there."""
+    assert record.expires_s is not None
+    profile, variant = each.profile.record, each.variant.record
+    credential = issuer(settings).issue(record.id, [variant.model], record.expires_s, each.policy)
+    place = workspace.make(settings, record.id)
+    values = {
+        "base_url": base_url,
+        "key": credential.key,
+        "model": variant.model,
+        "session": record.id,
+        "session_dir": str(place / "harness"),
+        "workdir": str(workdir or place / "work"),
+        "prompt": each.card.card.prompt,
+        "parameters": json.dumps(variant.parameters, ensure_ascii=False, sort_keys=True),
+        "python": sys.executable,
+    }
+    workspace.write_files(profile, each.profile.path.parent, place / "harness", values)
+    environment = {name: render(text, values) for name, text in profile.environment.items()}
+    return Opened(
+        session=record,
+        credential=credential,
+        environment={**environment, "MELETE_SESSION": record.id},
+        unset=tuple(profile.unset),
+        values=values,
+        folder=place,
+        profile=profile,
+        variant=variant,
+        card=each.card,
+        timeout_s=each.timeout_s,
+    )
+
+
+def _end(settings: Settings, id: str, state: SessionState, outcome: Outcome, drain_s: float) -> SessionRecord:
+    with connect(settings.database) as connection:
+        found = sessions.get(connection, id)
+        if found.state in sessions.ENDED:
+            return sessions.move(connection, found.id, state)  # raises, and says when it ended
+        sessions.revoke(connection, [found.id], time.time())
+    issuer(settings).revoke(found.id)
+    drained = drain(settings, found.id, drain_s)
+    with connect(settings.database) as connection:
+        fields = outcome.fields()
+        if not drained:
+            fields["metadata"] = {**fields.get("metadata", {}), "undrained": True}
+        ended = sessions.move(connection, found.id, state, **fields)
+        rollups.finalise(connection, found.id)
+    workspace.remove(settings, found.id)
+    return ended
+
+
+def drain(settings: Settings, id: str, wait_s: float) -> bool:
+    """Reads the spool until nothing that a session began is still open; False if that took longer than `wait_s`."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        spool.collect(settings)
+        with connect(settings.database) as connection:
+            if not ingest.open_requests(connection, id):
+                return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.1)
+
+
+def issuer(settings: Settings) -> Issuer:
+    """Who makes the credentials of sessions."""
+    made: Issuer = find.load("melete.gateway.issuers", "embedded", "issuer").issuer(settings)
+    return made
+
+
+_NOTHING = dict.fromkeys(PLACEHOLDERS, "")
