@@ -1,28 +1,43 @@
 """The gateway as a child process: start it, stop it, say how it is; `here` lends one for the length of a block.
 
 A supervisor of ours owns the listening socket and starts LiteLLM on it, so that a taken port is one error before
-anything starts, the port stays through restarts, and a request that comes while LiteLLM restarts waits instead of being
-refused. Who holds the lock of `<home>/gateway` is the gateway; a pid that another program got is never mistaken for it.
+anything starts, the port stays through restarts, and a call that comes while LiteLLM restarts waits instead of being
+refused. Everything that can be wrong in what the user wrote is said before anything starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import errno
+import hmac
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from melete.gateway.provider import Provider
+from melete.errors import ConfigError, GatewayError, UnknownNameError
+from melete.gateway import environment, logs, program, state, supervise
+from melete.gateway.provider import OURS, Provider, check_keys, offered
+from melete.gateway.state import State
 from melete.settings import Settings
 
 HOST = "127.0.0.1"
 PORT = 4000
-WAIT_S = 120.0
+"""Port of `melete gateway up`, LiteLLM's own default."""
+WAIT_S = 180.0
+PAUSE_S = 0.1
+WAITING_CALLS = 512
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway that is up: `url` without a path, the supervisor's pid, the models by public name."""
+    """A gateway that is up: `url` without a path, the supervisor's pid, the public names of its models."""
 
     url: str
     port: int
@@ -34,16 +49,14 @@ class Gateway:
 
 @dataclass(frozen=True)
 class GatewayStatus:
-    """How the gateway is: `state` is down, starting, up or restarting; counts since the supervisor started."""
+    """How the gateway is: `state` is down, starting, up, restarting, stopping or failed; the rest is what it last said.
+
+    `restarts` counts since the supervisor started; `start_s` is how long LiteLLM took to start and to warm up.
+    """
 
     state: str
     gateway: Gateway | None
-    started_s: float | None = None
-    restarts: int = 0
-    litellm_pid: int | None = None
-    litellm_version: str | None = None
-    last_exit: str | None = None
-    providers: tuple[str, ...] = ()
+    account: State | None
 
 
 def up(
@@ -54,53 +67,275 @@ def up(
     port: int = 0,
     wait_s: float = WAIT_S,
 ) -> Gateway:
-    """Starts the gateway, or returns the one that is up with the same config; another config restarts it.
+    """Starts the gateway, or returns the one that is up as it is asked for; one that is up otherwise is restarted.
 
     Args:
         settings: home folder and database.
         providers: whose models it offers.
         host: address to listen on.
-        port: 0 keeps the port of the last start if it is free, else takes a free one.
+        port: 0 takes the port of the last time if it is free, else any free one.
         wait_s: seconds until the start has failed.
 
     Raises:
         GatewayError: LiteLLM is not installed, the port is taken, or it does not come up.
-        ConfigError: a provider without its key, or a model name twice.
+        ConfigError: a provider without its key or address, or a model name twice.
+        StorageError: the database cannot be used.
     """
-    raise NotImplementedError
+    plan, environ = prepare(settings, providers, host)
+    with state.one_at_a_time(settings):
+        now = state.alive(settings)
+        if now is not None:
+            if now.state == "up" and now.digest == plan.digest and port in (0, now.port):
+                return _gateway(now)
+            _stop(settings, now, STOP_WAIT_S)
+        with bind(settings, host, port) as listener:
+            child = _spawn(settings, plan, environ, listener)
+        return _await(settings, child, wait_s)
+
+
+def prepare(
+    settings: Settings, providers: Sequence[Provider], host: str
+) -> tuple[supervise.Plan, dict[str, str]]:
+    """Checks all that a start needs; returns the plan, and the environment of the supervisor.
+
+    Raises:
+        GatewayError: LiteLLM is not installed.
+        ConfigError: what a provider file says cannot be used as it is.
+        StorageError: the database cannot be used.
+    """
+    from melete.store import database
+
+    if not providers:
+        raise ConfigError(
+            "There is no provider, so the gateway would offer no model.",
+            allowed=f"Providers are files in {settings.bench / 'providers'}.",
+            next_step="Write some with: melete bench init . Or try the scripted one: --provider echo",
+        )
+    offered(providers)
+    for one in providers:
+        if one.kind == "melete" and one.base_url is None:
+            raise ConfigError(
+                f"The provider {one.name} has no base_url, so nobody serves its models yet.",
+                next_step="Start melete serve and write its address there, or let melete bench run serve them.",
+            )
+    environ = {**os.environ, **({"MELETE_TOKEN": settings.token} if settings.token else {})}
+    check_keys(providers, environ)
+    found = program.find(settings)
+    check_kinds(providers, found.python)
+    with database.connect(settings.database):
+        pass  # brings the schema to the newest revision, or says why that cannot be
+    environ |= {
+        "MELETE_HOME": str(settings.home),
+        "MELETE_DATABASE": settings.database,
+        "MELETE_BENCH": str(settings.bench),
+    }
+    plan = supervise.Plan(str(found.python), found.version, host, "", tuple(providers))
+    return replace(plan, digest=_digest(settings, plan, environ)), environ
+
+
+def check_kinds(providers: Sequence[Provider], python: Path) -> None:
+    """Refuses a kind that the LiteLLM of an interpreter does not know.
+
+    Raises:
+        UnknownNameError: names the closest kind.
+    """
+    text = ""
+    for file in python.parent.parent.glob("lib/python3.*/site-packages/litellm/types/utils.py"):
+        text = file.read_text(encoding="utf-8")
+    listed = re.search(r"^class LlmProviders\(.*?(?=^\S)", text, re.MULTILINE | re.DOTALL)
+    known = set(re.findall(r'= "([a-z0-9_]+)"', listed[0])) if listed else set()
+    for provider in providers:
+        if known and provider.kind not in known | set(OURS):
+            raise UnknownNameError("kind of provider", provider.kind, known | set(OURS))
+
+
+def bind(settings: Settings, host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        GatewayError: the port is taken, or this user may not have it.
+    """
+    last = state.read(settings)
+    wanted = [port] if port else [*([last.port] if last else []), 0]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    problem: OSError | None = None
+    for number in wanted:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, number))
+            listener.listen(WAITING_CALLS)
+            return listener
+        except OSError as error:
+            listener.close()
+            problem = error
+    assert problem is not None
+    taken = problem.errno == errno.EADDRINUSE
+    raise GatewayError(
+        f"Port {port} on {host} is taken by another program."
+        if taken
+        else f"The gateway cannot listen on {host}, port {port}: {problem.strerror}.",
+        next_step="Choose another with --port N, or 0 for a free one.",
+    )
 
 
 def running(settings: Settings) -> Gateway | None:
-    """The gateway of this home if it is up and answers, else None."""
-    raise NotImplementedError
+    """The gateway of this home if it is up, or restarting on its own, else None."""
+    now = state.alive(settings)
+    return _gateway(now) if now is not None and now.state in ("up", "restarting") else None
 
 
 def status(settings: Settings) -> GatewayStatus:
     """How the gateway of this home is."""
-    raise NotImplementedError
+    now = state.alive(settings)
+    if now is None:
+        last = state.read(settings)
+        return GatewayStatus("failed" if last and last.state == "failed" else "down", None, last)
+    return GatewayStatus(now.state, running(settings), now)
 
 
-def down(settings: Settings, *, wait_s: float = 30.0) -> bool:
-    """Stops the gateway: running answers get some seconds, the spool is read to its end; False if none was up."""
-    raise NotImplementedError
+STOP_WAIT_S = supervise.STOP_S + 75.0
+
+
+def down(settings: Settings, *, wait_s: float = STOP_WAIT_S) -> bool:
+    """Stops the gateway: running answers get some seconds, the spool is read to its end; False if none was up.
+
+    Raises:
+        GatewayError: it does not stop.
+    """
+    with state.one_at_a_time(settings):
+        now = state.alive(settings)
+        if now is None:
+            return False
+        _stop(settings, now, wait_s)
+        return True
 
 
 @contextmanager
 def here(
     settings: Settings, providers: Sequence[Provider], *, port: int = 0, wait_s: float = WAIT_S
 ) -> Iterator[Gateway]:
-    """A gateway for a block: the one that is up if it offers these providers as they are, else one of its own.
+    """A gateway for a block: the one that is up if it is as asked for, else one of its own.
 
     What was up before is up afterwards.
 
     Raises:
         GatewayError: it cannot be started, or another one is up with other providers.
+        ConfigError: a provider without its key or address, or a model name twice.
     """
-    raise NotImplementedError
+    before = running(settings)
+    if before is None:
+        try:
+            yield up(settings, providers, port=port, wait_s=wait_s)
+        finally:
+            down(settings)
+        return
+    plan, _ = prepare(settings, providers, HOST)
+    if before.digest != plan.digest:
+        raise GatewayError(
+            f"Another gateway is up in this home, at {before.url}, with other providers or keys.",
+            allowed=f"It offers: {', '.join(before.models)}.",
+            next_step="Stop it first with: melete gateway down",
+        )
+    yield before
 
 
-def folder(settings: Settings) -> Path:
-    """`<home>/gateway`, made with access for its owner only."""
-    path = settings.home / "gateway"
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path
+def log_file(settings: Settings) -> Path:
+    """The log that `melete gateway logs` shows."""
+    return settings.gateway / "logs" / logs.FILE
+
+
+def _digest(settings: Settings, plan: supervise.Plan, environ: Mapping[str, str]) -> str:
+    """Changes with whatever would make another gateway; values of secrets go in keyed, so that they cannot be tried."""
+    from melete.gateway import entities
+
+    salt = supervise.scrape_key(settings).encode()
+    values = {name: environ.get(name) for provider in plan.providers for name in provider.variables}
+    keyed = {
+        name: hmac.new(salt, (value or "").encode(), "sha256").hexdigest() for name, value in values.items()
+    }
+    database = hmac.new(salt, settings.database.encode(), "sha256").hexdigest()
+    return entities.digest(
+        {
+            "plan": {"python": plan.python, "version": plan.version, "host": plan.host},
+            "providers": [provider.model_dump(mode="json") for provider in plan.providers],
+            "secrets": keyed,
+            "database": database,
+        }
+    )[:16]
+
+
+def _spawn(
+    settings: Settings, plan: supervise.Plan, environ: dict[str, str], listener: socket.socket
+) -> subprocess.Popen[bytes]:
+    """Starts the supervisor, which lives on when the terminal is closed."""
+    logs_folder = settings.gateway / "logs"
+    logs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # What the supervisor itself could not put into the log, such as an error while it is imported.
+    with (logs_folder / "supervisor.err").open("wb") as said:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "melete.gateway.supervise"],
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=said,
+            cwd=settings.home,
+            env={**environ, environment.LISTEN_FD: str(listener.fileno())},
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+    assert child.stdin is not None
+    child.stdin.write(plan.to_json().encode())
+    child.stdin.close()
+    return child
+
+
+def _await(settings: Settings, child: subprocess.Popen[bytes], wait_s: float) -> Gateway:
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
+        now = state.read(settings)
+        if now is not None and now.pid == child.pid and now.state == "up":
+            return _gateway(now)
+        if child.poll() is not None:
+            raise GatewayError(
+                f"The gateway did not come up: {_why(settings, now, child.pid)}.",
+                allowed=_last_words(settings),
+                next_step="See: melete gateway logs",
+            )
+        time.sleep(PAUSE_S)
+    child.terminate()
+    raise GatewayError(
+        f"The gateway did not come up within {wait_s:.0f} s.",
+        allowed=_last_words(settings),
+        next_step="See: melete gateway logs",
+    )
+
+
+def _why(settings: Settings, now: State | None, pid: int) -> str:
+    if now is not None and now.pid == pid and now.trouble:
+        return f"LiteLLM {now.trouble}"
+    said = settings.gateway / "logs" / "supervisor.err"
+    lines = said.read_text(encoding="utf-8", errors="replace").strip().splitlines() if said.is_file() else []
+    return lines[-1].removeprefix("error: ").rstrip(".") if lines else "its supervisor ended at once"
+
+
+def _last_words(settings: Settings) -> str | None:
+    file = log_file(settings)
+    lines = list(logs.follow(file, 5, on=False))
+    return "The log ends with:\n  " + "\n  ".join(lines) if lines else None
+
+
+def _stop(settings: Settings, now: State, wait_s: float) -> None:
+    # The lock is held, so the pid is that of a supervisor of ours and of nothing that took its number since.
+    os.kill(now.pid, signal.SIGTERM)
+    deadline = time.monotonic() + wait_s
+    while state.alive(settings) is not None:
+        if time.monotonic() > deadline:
+            raise GatewayError(
+                f"The gateway (pid {now.pid}) did not stop within {wait_s:.0f} s.",
+                next_step=f"See melete gateway logs, or end it with: kill -9 {now.pid}",
+            )
+        time.sleep(PAUSE_S / 2)
+
+
+def _gateway(now: State) -> Gateway:
+    return Gateway(now.url, now.port, now.pid, now.models, now.digest, now.metrics_url)

@@ -26,6 +26,8 @@ from melete.settings import Settings
 PACKAGE = "melete.gateway.providers"
 REFERENCE = re.compile(r"^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$")
 RESERVED = re.compile(r"^MELETE_GATEWAY_")
+OURS = ("melete", "echo")
+"""Kinds that LiteLLM does not know: our own server, and the scripted upstream that ships."""
 PUBLIC_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,99}$")
 
 Endpoint = Literal["chat", "responses", "messages"]
@@ -125,6 +127,9 @@ class Provider(BaseModel):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Provider:
+        for name, model in self.models.items():
+            if (model.input_cost_per_token is None) != (model.output_cost_per_token is None):
+                raise ValueError(f"models.{name}: a price for the prompt and one for the answer go together.")
         served = [name for name, model in self.models.items() if model.serve]
         if served and self.kind != "melete":
             raise ValueError(f"models.{served[0]}.serve: only kind melete serves runs.")

@@ -1,0 +1,108 @@
+"""The gateway's log: rotated, and without anything that a client or a provider said.
+
+LiteLLM writes errors with the text of the provider, which may repeat a prompt. So once it serves, only what is known to
+be ours is kept of its lines: time, level, file and line, and the names of exceptions; the rest is counted and left out.
+What it says while it starts is kept whole, because no client was there yet, with the values of secrets blotted out.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+FILE = "gateway.log"
+LARGEST_BYTES = 4_000_000
+KEPT_FILES = 4
+LINE = re.compile(
+    r"^(?P<time>\d\d:\d\d:\d\d) - (?P<logger>LiteLLM[A-Za-z ]{0,12}):(?P<level>[A-Z]{4,8}): "
+    r"(?P<place>[a-z0-9_]{1,60}\.py:\d{1,6}) - "
+)
+EXCEPTIONS = re.compile(
+    r"\b(?:litellm\.)?(BadRequestError|AuthenticationError|NotFoundError|Timeout|RateLimitError|InternalServerError"
+    r"|ContextWindowExceededError|ContentPolicyViolationError|ServiceUnavailableError|APIConnectionError|APIError"
+    r"|PermissionDeniedError|UnprocessableEntityError|BudgetExceededError|ProxyException|HTTPException|ReadError"
+    r"|ConnectError|ServerDisconnectedError|KeyError|TypeError|ValueError|AttributeError|RuntimeError|OSError"
+    r"|ImportError|JSONDecodeError|ValidationError|OperationalError|MemoryError)\b"
+)
+SECRET = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
+
+
+class Log:
+    """A rotating file of lines, each with the time; `serving` says that clients may be there."""
+
+    def __init__(self, folder: Path, secrets: Iterable[str] = (), *, shown: bool = False) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = RotatingFileHandler(
+            folder / FILE, maxBytes=LARGEST_BYTES, backupCount=KEPT_FILES, encoding="utf-8", delay=False
+        )
+        self._secrets = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
+        self._shown = shown
+        self._withheld = 0
+        self.serving = False
+        self.last: deque[str] = deque(maxlen=40)
+
+    def say(self, text: str) -> None:
+        """Writes a line of our own."""
+        import logging
+
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
+        self.last.append(text)
+        self._file.emit(logging.LogRecord("gateway", logging.INFO, "", 0, line, None, None))
+        if self._shown:
+            print(line, flush=True)
+
+    def pump(self, lines: Iterable[bytes]) -> None:
+        """Writes what a child says until it ends."""
+        for raw in lines:
+            text = raw.decode("utf-8", "replace").rstrip()
+            kept = known(text) if self.serving else blotted(text, self._secrets)
+            if kept:
+                more = f" (+{self._withheld} lines withheld)" if self._withheld else ""
+                self.say(f"litellm: {kept}{more}")
+                self._withheld = 0
+            elif text:
+                self._withheld += 1
+
+
+def known(line: str) -> str | None:
+    """What may be kept of a line that LiteLLM wrote while it served: its place and names of exceptions, else None."""
+    found = LINE.match(line)
+    if found is None:
+        return None
+    names = list(dict.fromkeys(EXCEPTIONS.findall(line[found.end() :][:4000])))[:4]
+    return f"{found['logger']}:{found['level']}: {found['place']}" + (f" {' '.join(names)}" if names else "")
+
+
+def blotted(line: str, secrets: Iterable[str]) -> str:
+    """A line with the values of secrets, and whatever looks like a key, replaced."""
+    for secret in secrets:
+        line = line.replace(secret, "***")
+    return SECRET.sub("sk-***", line)
+
+
+def follow(path: Path, lines: int, *, on: bool, pause_s: float = 0.3) -> Iterator[str]:
+    """The last lines of the log, then, if `on`, each new one as it comes; a rotated file is followed into the next."""
+    if path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from (line.rstrip("\n") for line in deque(file, maxlen=lines))
+            place, number = file.tell(), path.stat().st_ino
+    else:
+        place, number = 0, 0
+    rest = ""
+    while on:
+        time.sleep(pause_s)
+        if not path.is_file():
+            continue
+        now = path.stat()
+        if now.st_ino != number or now.st_size < place:
+            place, number, rest = 0, now.st_ino, ""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            file.seek(place)
+            fresh = rest + file.read()
+            place = file.tell()
+        *whole, rest = fresh.split("\n")
+        yield from whole
