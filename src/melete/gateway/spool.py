@@ -1,7 +1,7 @@
-"""The spool: events as lines in files that only their writer appends to, so that a killed proxy loses nothing it wrote.
+"""The spool: events as lines in files that only their writer appends to, so that a killed proxy loses nothing.
 
-A segment is `<writer>-<number>.jsonl`. Each line reaches it by one `write` to a descriptor opened for appending, whole or
-not at all: what a full disk cut off is truncated again, so a reader that takes whole lines never meets half an event.
+A segment is `<writer>-<number>.jsonl`. Each line reaches it by one `write` to a descriptor opened for appending, whole
+or not at all: what a full disk cut off is truncated again, so who reads whole lines never meets half an event.
 A reserve file holds space for the ends of requests that are under way: it is released when the disk is full, and until
 it can be made again `ready` is false and new traffic is refused. Only this file's standard library imports, because it
 is loaded inside LiteLLM's process. Limits: nothing is synced, so a power cut may take the last seconds; a killed
@@ -118,7 +118,10 @@ class SpoolWriter:
 
     def keep(self, event: Event) -> None:
         """Writes the event of a request that is under way: gives up the reserve if it must, else holds it in memory."""
-        line = to_line(event)
+        self.keep_line(to_line(event))
+
+    def keep_line(self, line: bytes) -> None:
+        """The same for a line that ends with its newline."""
         with self._lock:
             self._held.append(line)
             try:

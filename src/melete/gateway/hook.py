@@ -1,0 +1,287 @@
+"""What LiteLLM loads of ours: `user_api_key_auth`, its custom auth, and `capture`, its callback.
+
+Loading this module puts the door (`hook_door`) before LiteLLM's application, configured by the variables that
+`environment` names. The two objects that LiteLLM knows only continue what the door began: auth turns its admission
+into LiteLLM's terms and refuses whatever did not come through it; capture notes which deployment was tried, how that
+went, and the usage of a chat stream, which LiteLLM takes out again before the client sees it. Free text that LiteLLM
+would log, which may hold prompts, is reduced to place and class. Only LiteLLM's own libraries and the standard
+library are imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import litellm
+from fastapi import HTTPException
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy._types import LitellmUserRoles, UserAPIKeyAuth
+
+from melete.gateway import environment
+from melete.gateway.hook_answer import Tokens, openai_tokens
+from melete.gateway.hook_door import Door, Inside, inside
+from melete.gateway.hook_keys import Keys, open_database
+from melete.gateway.hook_record import Attempt, Exchange, Recorder, class_of
+from melete.gateway.spool import SpoolWriter
+
+LONGEST_COUNTED = 400_000
+"""Characters of a prompt whose tokens are counted when the provider told none; a longer one counts a fourth."""
+
+
+class DeploymentMismatch(HTTPException):
+    """A deployment was chosen that does not belong to the model that was asked for."""
+
+
+async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
+    """LiteLLM's custom auth: only what the door let in, with the rights that it gave.
+
+    Raises:
+        HTTPException: 403 for what did not come through the door.
+    """
+    known = inside.get()
+    if known is None:
+        raise HTTPException(403, "This request did not come through the door of the gateway.")
+    if known.kind == "scrape":
+        return UserAPIKeyAuth(user_role=LitellmUserRoles.PROXY_ADMIN, user_id="scrape")
+    return UserAPIKeyAuth(
+        api_key=known.key_hash,
+        key_alias=known.session,
+        end_user_id=known.session,
+        models=list(known.models),
+        allowed_routes=["llm_api_routes"],
+        metadata={"session_id": known.session},
+    )
+
+
+class Capture(CustomLogger):
+    """Notes what only LiteLLM's inside knows of the request that the running task belongs to."""
+
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
+        """One try at an upstream begins.
+
+        Raises:
+            DeploymentMismatch: LiteLLM was led to another model than the one that was asked for.
+        """
+        exchange = _exchange()
+        if exchange is None:
+            return
+        facts = _facts(_deployment_id(kwargs))
+        if facts.model is not None and facts.model != exchange.model:
+            raise DeploymentMismatch(403, "Another model would have answered than the one that was named.")
+        now_s = time.monotonic()
+        exchange.attempts.append(Attempt(len(exchange.attempts), facts.id, facts.provider, now_s))
+
+    async def async_post_call_failure_deployment_hook(
+        self,
+        request_data: Mapping[str, object],
+        exception: Exception,
+        call_type: Any,
+        fallback_depth: int | None = None,
+    ) -> None:
+        """One try at an upstream failed."""
+        exchange = _exchange()
+        if exchange is None or exchange.ended or not exchange.attempts or recorder is None:
+            return
+        attempt = exchange.attempts[-1]
+        if attempt.ended_s is not None:
+            return
+        status = getattr(exception, "status_code", None)
+        headers = getattr(exception, "litellm_response_headers", None) or {}
+        attempt.ended_s = time.monotonic()
+        attempt.status = "error"
+        attempt.http_status = status if isinstance(status, int) else None
+        attempt.error_class = class_of(attempt.http_status, str(exception)[:2000], type(exception).__name__)
+        upstream = headers.get("x-request-id") or headers.get("request-id")
+        attempt.upstream_request_id = upstream if isinstance(upstream, str) else None
+        exchange.upstream_request_id = attempt.upstream_request_id
+        recorder.attempted(exchange, attempt)
+
+    async def async_post_call_success_deployment_hook(
+        self, request_data: dict[str, Any], response: Any, call_type: Any
+    ) -> None:
+        """An upstream answered as a whole; the model is still the one that it named itself."""
+        exchange = _exchange()
+        if exchange is not None:
+            model = getattr(response, "model", None)
+            exchange.model_answered = model if isinstance(model, str) else exchange.model_answered
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        """Passes a stream on; takes the counts that LiteLLM hides from a client that did not ask for them."""
+        exchange = _exchange()
+        async for item in response:
+            if exchange is not None:
+                usage = getattr(item, "usage", None)
+                if usage is not None and exchange.endpoint == "chat":
+                    exchange.answer.tokens = openai_tokens(_plain(usage)) or exchange.answer.tokens
+                if exchange.model_answered is None:
+                    model = getattr(item, "model", None)
+                    exchange.model_answered = model if isinstance(model, str) else None
+            yield item
+
+
+class Facts:
+    """What the config says of a deployment."""
+
+    def __init__(self, id: str | None) -> None:
+        self.id = id
+        self.model: str | None = None
+        self.provider: str | None = None
+        self.upstream: str | None = None
+        self.prices: dict[str, float] | None = None
+        proxy = sys.modules.get("litellm.proxy.proxy_server")
+        router = getattr(proxy, "llm_router", None)
+        found = router.get_deployment(model_id=id) if router is not None and id else None
+        if found is None:
+            return
+        self.model = found.model_name
+        self.upstream = found.litellm_params.model
+        self.provider = getattr(found.model_info, "provider", None)
+        parameters = found.litellm_params.model_dump(exclude_none=True)
+        if getattr(found.model_info, "priced", False) and "input_cost_per_token" in parameters:
+            self.prices = {
+                name: value
+                for name, value in parameters.items()
+                if name.endswith(("_per_token", "_token_cost"))
+            }
+
+
+@lru_cache(maxsize=1000)
+def _facts(id: str | None) -> Facts:
+    return Facts(id)
+
+
+def price(exchange: Exchange, tokens: Tokens) -> tuple[float | None, str]:
+    """Cost of a request in USD and where its price is from: our config, or the price list of this LiteLLM."""
+    if exchange.cached:
+        return 0.0, "config"
+    facts = _facts(exchange.attempts[-1].deployment if exchange.attempts else None)
+    if facts.prices is not None:
+        return _cost(facts.prices, tokens), "config"
+    if exchange.cost_header and not tokens.estimated:
+        return exchange.cost_header, _price_list()
+    try:
+        cost = litellm.completion_cost(
+            completion_response=litellm.ModelResponse(model=facts.upstream, usage=_usage(tokens)),
+            model=facts.upstream,
+        )
+    except Exception:  # a model that the list does not have is no error of the request
+        return None, "none"
+    return (cost, _price_list()) if cost else (None, "none")
+
+
+def count(exchange: Exchange) -> Tokens:
+    """Estimated counts of a prompt and an answer for which the provider told none."""
+    body = exchange.body or {}
+    prompt = body.get("messages") or body.get("input") or ""
+    size = len(str(prompt))
+    try:
+        if size <= LONGEST_COUNTED and isinstance(body.get("messages"), list):
+            tokens_in = litellm.token_counter(model="gpt-4o", messages=body["messages"])
+        else:
+            tokens_in = size // 4
+    except Exception:  # messages of any shape come by here; an estimate must not fail a request
+        tokens_in = size // 4
+    return Tokens(tokens_in, (exchange.answer.characters + 3) // 4, estimated=True)
+
+
+def _cost(prices: Mapping[str, float], tokens: Tokens) -> float:
+    fresh = prices.get("input_cost_per_token", 0.0)
+    whole = tokens.input - tokens.cached - tokens.cache_write
+    return (
+        whole * fresh
+        + tokens.cached * prices.get("cache_read_input_token_cost", fresh)
+        + tokens.cache_write * prices.get("cache_creation_input_token_cost", fresh)
+        + tokens.output * prices.get("output_cost_per_token", 0.0)
+    )
+
+
+def _usage(tokens: Tokens) -> litellm.Usage:
+    return litellm.Usage(
+        prompt_tokens=tokens.input,
+        completion_tokens=tokens.output,
+        total_tokens=tokens.input + tokens.output,
+        prompt_tokens_details={"cached_tokens": tokens.cached, "cache_creation_tokens": tokens.cache_write},
+    )
+
+
+@lru_cache(maxsize=1)
+def _price_list() -> str:
+    from importlib.metadata import version
+
+    return f"litellm_map:{version('litellm')}"
+
+
+def _exchange() -> Exchange | None:
+    known = inside.get()
+    return known.exchange if isinstance(known, Inside) else None
+
+
+def _deployment_id(kwargs: Mapping[str, Any]) -> str | None:
+    for holder in (kwargs, kwargs.get("metadata"), kwargs.get("litellm_metadata")):
+        information = holder.get("model_info") if isinstance(holder, Mapping) else None
+        if isinstance(information, Mapping) and isinstance(information.get("id"), str):
+            return str(information["id"])
+    return None
+
+
+def _plain(usage: Any) -> Any:
+    return usage.model_dump() if hasattr(usage, "model_dump") else usage
+
+
+def _install() -> Recorder | None:
+    """Puts the door before LiteLLM's application, if this is LiteLLM's proxy; once."""
+    proxy = sys.modules.get("litellm.proxy.proxy_server")
+    if proxy is None or environment.SPOOL not in os.environ:
+        return None
+    spool = Path(os.environ[environment.SPOOL])
+    contents = os.environ.get(environment.CONTENT)
+    written = Recorder(
+        SpoolWriter(spool), SpoolWriter(Path(contents), reserve_bytes=0) if contents else None, price, count
+    )
+    keys = Keys(open_database(os.environ[environment.DATABASE]))
+
+    def door(application: Any) -> Door:
+        return Door(
+            application,
+            keys,
+            written,
+            scrape_key_hash=os.environ.get(environment.SCRAPE_KEY_HASH, ""),
+            warm_key_hash=os.environ.get(environment.WARM_KEY_HASH, ""),
+            warm_model=environment.WARM_MODEL,
+        )
+
+    # LiteLLM reads its config while the application starts, when the layers are already stacked.
+    if proxy.app.middleware_stack is None:
+        proxy.app.middleware_stack = proxy.app.build_middleware_stack()
+    proxy.app.middleware_stack = door(proxy.app.middleware_stack)
+    _quiet_logs()
+    return written
+
+
+def _quiet_logs() -> None:
+    """From here on a log line says where it is from and what class of error it tells of, and nothing more."""
+    make = logging.getLogRecordFactory()
+
+    def quiet(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        error = record.exc_info[0] if record.exc_info else None
+        record.msg = f"{record.module}:{record.lineno}{f' {error.__name__}' if error else ''}"
+        record.args = None
+        record.exc_info = None
+        record.exc_text = None
+        return record
+
+    logging.setLogRecordFactory(quiet)
+
+
+recorder = _install()
+capture = Capture()
