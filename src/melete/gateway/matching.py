@@ -13,6 +13,7 @@ import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, delete, select, update
@@ -55,8 +56,20 @@ def own_id(origin: str, id: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{origin}/{id}"))
 
 
-def pairs(requests: list[Row], logs: list[Row]) -> dict[tuple[str, str], str]:
-    """(origin, id) of a log row to the id of its request; each of both at most once."""
+@dataclass(frozen=True)
+class Pairs:
+    """Log rows, as (origin, id), to the ids of their requests: `witness` one to one, `retries` what is left over.
+
+    LiteLLM may write a row of its own for a try that failed before the one that answered; it has the call id of its
+    request and lies within its time, and is no request of its own.
+    """
+
+    witness: dict[tuple[str, str], str]
+    retries: dict[tuple[str, str], str]
+
+
+def pairs(requests: list[Row], logs: list[Row]) -> Pairs:
+    """Which log row belongs to which request; a row in neither dictionary is a request that only the log knows of."""
     by_call = defaultdict(list)
     for request in requests:
         by_call[request["call_id"]].append(request)
@@ -68,14 +81,20 @@ def pairs(requests: list[Row], logs: list[Row]) -> dict[tuple[str, str], str]:
             same_model = request["model_asked"] == log["fields"].get("model_asked")
             if (same_call or same_model) and _overlap(request, log):
                 apart_s = abs(request["started_s"] - log["started_s"])
-                candidates.append((not same_call, apart_s, log["origin"], log["id"], request["id"]))
-    found: dict[tuple[str, str], str] = {}
+                failed = log["fields"].get("status") != "ok"
+                candidates.append((not same_call, failed, apart_s, log["origin"], log["id"], request["id"]))
+    candidates.sort()
+    witness: dict[tuple[str, str], str] = {}
     taken = set()
-    for _, _, origin, id, request_id in sorted(candidates):
-        if (origin, id) not in found and request_id not in taken:
-            found[origin, id] = request_id
+    for *_, origin, id, request_id in candidates:
+        if (origin, id) not in witness and request_id not in taken:
+            witness[origin, id] = request_id
             taken.add(request_id)
-    return found
+    retries: dict[tuple[str, str], str] = {}
+    for other_call, *_, origin, id, request_id in candidates:
+        if not other_call and (origin, id) not in witness:
+            retries.setdefault((origin, id), request_id)
+    return Pairs(witness, retries)
 
 
 def joined(request: Row, log: Row) -> Row:
@@ -99,34 +118,21 @@ def alone_row(log: Row) -> Row:
 
 
 def _match_session(connection: Connection, session: str) -> None:
-    logs = [
-        dict(row) for row in connection.execute(select(LOGS).where(LOGS.c.session_id == session)).mappings()
-    ]
+    mine = select(LOGS).where(LOGS.c.session_id == session)
+    logs = {(row["origin"], row["id"]): dict(row) for row in connection.execute(mine).mappings()}
     requests = _seen_by_hook(connection, session)
-    found = pairs(list(requests.values()), logs)
-    alone = []
-    for log in logs:
-        request_id = found.get((log["origin"], log["id"]))
-        if request_id is None:
-            alone.append(alone_row(log))
-        else:
-            requests[request_id] = joined(requests[request_id], log)
+    found = pairs(list(requests.values()), list(logs.values()))
+    request_of_log = {**found.retries, **found.witness}
+    for key, request_id in found.witness.items():
+        requests[request_id] = joined(requests[request_id], logs[key])
+    alone = [alone_row(log) for key, log in logs.items() if key not in request_of_log]
     keep = {row["id"] for row in alone}
     of_logs = select(REQUESTS.c.id).where(REQUESTS.c.session_id == session, REQUESTS.c.source == SOURCE)
-    gone = [id for id in connection.scalars(of_logs) if id not in keep]
+    gone = [{"gone": id} for id in connection.scalars(of_logs) if id not in keep]
     if gone:
-        connection.execute(
-            delete(REQUESTS).where(REQUESTS.c.id == bindparam("gone")), [{"gone": id} for id in gone]
-        )
+        connection.execute(delete(REQUESTS).where(REQUESTS.c.id == bindparam("gone")), gone)
     upsert(connection, REQUESTS, [*requests.values(), *alone])
-    told = [
-        {
-            "o": log["origin"],
-            "i": log["id"],
-            "r": found.get((log["origin"], log["id"])) or own_id(log["origin"], log["id"]),
-        }
-        for log in logs
-    ]
+    told = [{"o": key[0], "i": key[1], "r": request_of_log.get(key) or own_id(*key)} for key in logs]
     this = update(LOGS).where(LOGS.c.origin == bindparam("o"), LOGS.c.id == bindparam("i"))
     connection.execute(this.values(request_id=bindparam("r")), told)
 

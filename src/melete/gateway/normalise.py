@@ -66,7 +66,7 @@ _FIGURES = (
     "overhead_ms",
     "tool_calls",
 )
-_OF_AN_ATTEMPT = ("deployment", "upstream_request_id", "http_status", "error_class")
+_OF_AN_ATTEMPT = ("deployment", "provider", "upstream_request_id", "http_status", "error_class")
 _RANK = {"refused": 0, "begin": 1, "attempt": 2, "end": 3}
 _CONCLUDED = ":interrupted"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import Engine, Table, delete, select
 
 from melete.gateway import spool
+from melete.gateway.collectors.spool import segment_key
 from melete.store.models import RequestContentRow, SpoolPositionRow
 
 POSITIONS: Table = SpoolPositionRow.__table__  # type: ignore[assignment]
@@ -50,15 +51,16 @@ def purge_segments(
     gone = []
     for path in sorted(folder.glob("*.jsonl")):
         state = path.stat()
-        if state.st_size != read.get(path.name) or state.st_mtime > now_s - keep_s:
+        if state.st_size != read.get(segment_key(path)) or state.st_mtime > now_s - keep_s:
             continue
         if not alive(_writer_of(path)) or _following(path).exists():
+            key = segment_key(path)
             path.unlink()
-            gone.append(path.name)
+            gone.append(key)
     if gone:
         with engine.begin() as connection:
             connection.execute(delete(POSITIONS).where(POSITIONS.c.segment.in_(gone)))
-    return gone
+    return [key.partition("/")[2] for key in gone]
 
 
 def _writer_of(path: Path) -> str:

@@ -6,6 +6,8 @@ Requests whose writer died before its last line was read are ended as interrupte
 
 from __future__ import annotations
 
+import hashlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -94,6 +96,12 @@ def collect_into(
     return Collected(total + ended, ended.events, bad_lines)
 
 
+def segment_key(path: Path) -> str:
+    """Under what the position of a segment is kept: its name and where it is, as several spools may share a store."""
+    place = f"{socket.gethostname()}:{path.parent.resolve()}"
+    return f"{hashlib.sha256(place.encode()).hexdigest()[:12]}/{path.name}"
+
+
 def _position(part: _Part, bad_before: int) -> dict[str, object]:
     return {
         "segment": part.segment,
@@ -109,9 +117,10 @@ def _parts(folder: Path, offsets: dict[str, int], read_bytes: int) -> Iterator[_
     for path in sorted(folder.glob("*.jsonl")):
         if left <= 0:
             return
-        part = _part(path, offsets.get(path.name, 0), left)
+        offset = offsets.get(segment_key(path), 0)
+        part = _part(path, offset, left)
         if part is not None:
-            left -= max(1, part.offset - offsets.get(path.name, 0))
+            left -= max(1, part.offset - offset)
             yield part
 
 
@@ -133,4 +142,4 @@ def _part(path: Path, offset: int, most: int) -> _Part | None:
         return None
     read = [parse(line) for line in data[: whole - 1].split(b"\n")]
     events = [event for event in read if event is not None]
-    return _Part(path.name, offset + whole, events, len(read) - len(events))
+    return _Part(segment_key(path), offset + whole, events, len(read) - len(events))
