@@ -4,8 +4,7 @@ Run as a file by the supervisor, `python -I launch.py CONFIG`; nothing of ours i
 
 - `melete` is made importable from this file's place alone, so that our site-packages never mix with LiteLLM's.
 - LiteLLM's command line does the set-up; only its last step, serving, is ours: on the socket that the supervisor holds
-  (so that the port survives a restart), behind the gate, and without an access log, which would repeat what clients
-  sent.
+  (so that the port survives a restart) and without an access log, which would repeat what clients sent.
 - The supervisor holds the other end of stdin: when it dies, however that is, LiteLLM ends too.
 - The garbage collector rests while some ten thousand classes are imported and never looks at them again: a third of the
   CPU time of a start.
@@ -65,7 +64,7 @@ def _serve(app: str, *, host: str = "", port: int = 0, workers: int = 1, **optio
     """Takes the place of `uvicorn.run` in LiteLLM's command line."""
     import uvicorn
 
-    from melete.gateway import environment, gate
+    from melete.gateway import environment
 
     del host, port, workers
     module, _, name = app.partition(":")
@@ -77,7 +76,7 @@ def _serve(app: str, *, host: str = "", port: int = 0, workers: int = 1, **optio
         "timeout_graceful_shutdown": GRACE_S,
         "log_level": "warning",
     }
-    server = uvicorn.Server(uvicorn.Config(gate.gated(loaded), **options))
+    server = uvicorn.Server(uvicorn.Config(loaded, **options))
     listener = socket.socket(fileno=int(os.environ[environment.LISTEN_FD]))
     gc.freeze()
     gc.enable()

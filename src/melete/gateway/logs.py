@@ -28,6 +28,8 @@ EXCEPTIONS = re.compile(
     r"|ConnectError|ServerDisconnectedError|KeyError|TypeError|ValueError|AttributeError|RuntimeError|OSError"
     r"|ImportError|JSONDecodeError|ValidationError|OperationalError|MemoryError)\b"
 )
+DRAWN = re.compile(r"^\s*[\u2500-\u259f\U0001f300-\U0001faff]")
+"""Boxes, banners and pictures that LiteLLM draws while it starts."""
 SECRET = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
 
 
@@ -64,7 +66,7 @@ class Log:
                 more = f" (+{self._withheld} lines withheld)" if self._withheld else ""
                 self.say(f"litellm: {kept}{more}")
                 self._withheld = 0
-            elif text:
+            elif text and self.serving:
                 self._withheld += 1
 
 
@@ -78,7 +80,9 @@ def known(line: str) -> str | None:
 
 
 def blotted(line: str, secrets: Iterable[str]) -> str:
-    """A line with the values of secrets, and whatever looks like a key, replaced."""
+    """A line with the values of secrets, and whatever looks like a key, replaced; nothing of a drawn one."""
+    if DRAWN.match(line):
+        return ""
     for secret in secrets:
         line = line.replace(secret, "***")
     return SECRET.sub("sk-***", line)

@@ -93,6 +93,26 @@ def up(
         return _await(settings, child, wait_s)
 
 
+def serve(settings: Settings, providers: Sequence[Provider], *, host: str = HOST, port: int = 0) -> int:
+    """Runs the gateway in this process until SIGTERM or Ctrl-C, with its log on stdout; returns the exit code.
+
+    Raises:
+        GatewayError: LiteLLM is not installed, the port is taken, or another gateway is up in this home.
+        ConfigError: a provider without its key or address, or a model name twice.
+        StorageError: the database cannot be used.
+    """
+    plan, environ = prepare(settings, providers, host)
+    now = state.alive(settings)
+    if now is not None:
+        raise GatewayError(
+            f"A gateway is up in this home already, at {now.url}.",
+            next_step="Stop it first with: melete gateway down",
+        )
+    os.environ.update(environ)
+    with bind(settings, host, port) as listener:
+        return supervise.Supervisor(settings, plan, listener, shown=True).run()
+
+
 def prepare(
     settings: Settings, providers: Sequence[Provider], host: str
 ) -> tuple[supervise.Plan, dict[str, str]]:

@@ -198,8 +198,11 @@ class Supervisor:
             if trouble is not None or self._stop.is_set():
                 return trouble or "was stopped while it started"
             self._log.serving = True
-            for failed in warm.warm_up(self._local_url, warm_key):
-                self._log.say(f"warm-up: {failed}")
+            failed = warm.warm_up(self._local_url, warm_key)
+            for said in failed:
+                self._log.say(f"warm-up: {said}")
+            if len(failed) == warm.COUNT:
+                return f"serves no endpoint: {failed[0]}"
         taken_s = time.monotonic() - began_s
         self._log.say(
             f"LiteLLM {self._plan.version} serves {self._state.url}, {taken_s:.1f} s after its start"

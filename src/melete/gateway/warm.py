@@ -28,6 +28,7 @@ CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/v1/messages", {"messages": [{"role": "user", "content": SAID}], "max_tokens": 8}),
 )
 """Endpoint and body of each call."""
+COUNT = 2 * len(CALLS)
 
 
 def warm_up(url: str, key: str) -> list[str]:
