@@ -14,6 +14,7 @@ from melete.agents.rollout import EnginePlayer
 
 if TYPE_CHECKING:
     from melete.agents.hub import Played
+    from melete.agents.recorded import Recording
     from melete.agents.scenario import Scenario, Task
     from melete.llm.learner import Learner
     from melete.runs.run import Run
@@ -46,11 +47,19 @@ class Exam:
         scenario: what is played.
         config: see `ExamConfig`.
         run: is told of progress.
+        recording: keeps the episodes as sessions; None keeps none.
     """
 
-    def __init__(self, model: Played, scenario: Scenario, config: ExamConfig, run: Run) -> None:
+    def __init__(
+        self,
+        model: Played,
+        scenario: Scenario,
+        config: ExamConfig,
+        run: Run,
+        recording: Recording | None = None,
+    ) -> None:
         self._model, self._scenario = model, scenario
-        self._config, self._run = config, run
+        self._config, self._run, self._recording = config, run, recording
         self._limits: Any = None
 
     def of(self, kept: Sequence[dict[str, Any]] | None) -> list[Measured]:
@@ -71,7 +80,7 @@ class Exam:
         with self._run.timed(f"exam {when}"):
             for split, decoding in self._plan():
                 tasks = self.tasks(split)
-                rows.append(self._play(tasks, split, decoding))
+                rows.append(self._play(tasks, split, decoding, when))
                 row = rows[-1]
                 self._run.say(
                     f"{when}, {split}, {decoding}: tool reliability {row.reliability[0]:.1%} of "
@@ -92,7 +101,7 @@ class Exam:
             plan.append((splits[0], "schema"))
         return plan
 
-    def _play(self, tasks: list[Task], split: str, decoding: Decoding) -> Measured:
+    def _play(self, tasks: list[Task], split: str, decoding: Decoding, when: str) -> Measured:
         if decoding == "schema" and self._limits is None:
             self._limits = schema_constraint(self._model.lm, self._scenario)
         player = EnginePlayer(
@@ -104,4 +113,8 @@ class Exam:
             constraint=self._limits if decoding == "schema" else None,
         )
         episodes = play_all(player, tasks, EXAM_SEED, self._model.engine.stats().slots)
+        if self._recording is not None:
+            name = when if decoding == "free" else f"{when}-{decoding}"
+            self._recording.keep(episodes, name, decoding=decoding)
+            self._recording.flush()
         return count(episodes, split, decoding, EXAM_SEED)

@@ -85,6 +85,7 @@ class Gathering:
         seed: of the episodes.
         timeout_s: how long an episode may take.
         run: is told of a hub that died.
+        keep: is given the episodes of each step, too old ones included.
     """
 
     def __init__(
@@ -99,7 +100,9 @@ class Gathering:
         seed: int,
         timeout_s: float | None,
         run: Run,
+        keep: Callable[[Sequence[Episode]], None] | None = None,
     ) -> None:
+        self._keep = keep
         self._open, self._tasks, self._draws = open_hub, tasks, draws
         self._size, self._count = size, count
         self._max_staleness, self._seed, self._timeout_s, self._run = max_staleness, seed, timeout_s, run
@@ -141,6 +144,8 @@ class Gathering:
         self._wait()
         groups = list(self._flying.values())
         self._flying = {}
+        if self._keep is not None:
+            self._keep([episode for group in groups for episode in group.tries])
         if ahead:
             following = self._draws.choose(step + 1, self._count)
             self._submit([self._group(step + 1, index) for index in following])

@@ -57,6 +57,11 @@ class Move:
         logprobs: natural-log probability of each drawn id, of the model's own distribution at temperature 1.
         policy_version: `PolicyRef.version` of the weights that drew it.
         finish: why it ended: stop, length, cancelled or error.
+        begun_s: when it was asked for, in seconds since the epoch; 0 where the hub does not tell.
+        first_s: when its first token came.
+        ended_s: when it ended.
+        cached: tokens of the prompt that were not computed again.
+        calls: tool calls that it holds.
     """
 
     prompt_ids: Sequence[int]
@@ -64,6 +69,11 @@ class Move:
     logprobs: Sequence[float]
     policy_version: int = 0
     finish: str = "stop"
+    begun_s: float = field(default=0.0, compare=False)
+    first_s: float = field(default=0.0, compare=False)
+    ended_s: float = field(default=0.0, compare=False)
+    cached: int = field(default=0, compare=False)
+    calls: int = 0
 
 
 @dataclass(frozen=True)

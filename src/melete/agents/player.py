@@ -282,9 +282,7 @@ def play(
         task=env.task,
         group=group,
         status=status,
-        moves=tuple(
-            Move(m.prompt_ids, m.response_ids, m.logprobs, m.policy_version, m.finish) for m in moves
-        ),
+        moves=tuple(map(_move, moves)),
         reward=outcome.reward if status == "ok" else env.scenario.reward_range[0],
         outcome=outcome,
         error=_text_of(failure, key) if failure else None,
@@ -300,6 +298,13 @@ def _open(recorder: Recorder, policy: PolicyRef, episode_id: str, seed: int) -> 
         max_tokens=policy.sampling.get("max_tokens"),
         model=policy.model,
     )
+
+
+def _move(seen: RecordedMove) -> Move:
+    return Move(
+        seen.prompt_ids, seen.response_ids, seen.logprobs, seen.policy_version, seen.finish,
+        seen.begun_s, seen.first_s, seen.ended_s, seen.cached, len(seen.turn.tool_calls),
+    )  # fmt: skip
 
 
 def _run(agent: Agent, session: Session, errors: list[Exception]) -> None:

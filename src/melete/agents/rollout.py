@@ -214,9 +214,13 @@ class EnginePlayer:
         if finish == "error" or not drawn:
             self._end(running, "failed", generation.error or "nothing was written")
             return
-        move = Move(running.prompt, drawn, generation.logprobs, running.version, finish)
-        running.moves.append(move)
         turn = self.lm.chat.parse(drawn)
+        move = Move(
+            running.prompt, drawn, generation.logprobs, running.version, finish,
+            generation.begun_s, generation.first_s, generation.ended_s, generation.cached_tokens,
+            len(turn.tool_calls),
+        )  # fmt: skip
+        running.moves.append(move)
         before = len(running.env.turns)
         try:
             _, _, terminated, truncated, _ = running.env.act(numbered(turn, before))

@@ -28,6 +28,7 @@ from melete.agents.exam import Exam
 from melete.agents.gather import Gathered, Gathering, Group
 from melete.agents.hub import Episode, Played, PolicyRef, Setup
 from melete.agents.measure import Measured, table
+from melete.agents.recorded import Recording
 from melete.agents.rollout import WAITING
 from melete.errors import ConfigError, TrainingFailedError
 from melete.llm import finetune
@@ -66,7 +67,8 @@ def train(config: Config, run: Run) -> None:
     tasks = practice_tasks(scenario, config)
     engine = Engine(lm, slots=config.problems * config.group, waiting=WAITING, dtype=compute_dtype(device))
     model = Played(lm, engine)
-    exam = Exam(model, scenario, config, run)
+    recording = Recording(run, settings, scenario.name, lm.name, config.framework)
+    exam = Exam(model, scenario, config, run, recording if config.record != "none" else None)
     run.say(f"{scenario.name}: {len(tasks):,} tasks to practise; starting from {start.source}")
 
     before = exam.of(start.position.get("before")) or exam.sit(learner, start.step, "before")
@@ -76,6 +78,7 @@ def train(config: Config, run: Run) -> None:
         lambda: hubs.open(config.hub, _setup(config, scenario, model, run)), tasks, draws,
         size=config.group, count=config.problems, max_staleness=config.max_staleness, seed=config.seed,
         timeout_s=config.timeout_s or None, run=run,
+        keep=(lambda episodes: recording.keep(episodes, "")) if config.record == "all" else None,
     )  # fmt: skip
 
     def save() -> None:
@@ -127,6 +130,7 @@ def train(config: Config, run: Run) -> None:
         raise with_checkpoint(error, run) from error
     finally:
         gathering.close()
+        recording.flush()
     after = exam.sit(learner, done, "after")
     report(run, scenario, before, after, practised_s, done - start.step)
 

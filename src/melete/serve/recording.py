@@ -50,6 +50,9 @@ class RecordedMove:
         finish: `stop` or `length`.
         turn: the same as the agent reads it.
         conversation: what the prompt was made of; None for a plain completion.
+        begun_s: when it was asked for, in seconds since the epoch; `first_s` when its first token came, `ended_s` when
+            it ended.
+        cached: tokens of the prompt that were not computed again.
     """
 
     prompt_ids: list[int]
@@ -59,6 +62,10 @@ class RecordedMove:
     finish: str
     turn: Turn
     conversation: Conversation | None = None
+    begun_s: float = 0.0
+    first_s: float = 0.0
+    ended_s: float = 0.0
+    cached: int = 0
 
 
 def turn_seed(episode_seed: int, turn: int) -> int:
@@ -141,6 +148,10 @@ class EpisodeRecord:
                         str(generation.finish_reason),
                         Turn("assistant", said, tuple(calls)),
                         choice.conversation,
+                        generation.begun_s,
+                        generation.first_s,
+                        generation.ended_s,
+                        generation.cached_tokens,
                     )
                 )
 

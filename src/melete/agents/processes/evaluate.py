@@ -27,6 +27,7 @@ class Config(ProcessConfig):
         True, description="Measure decoding held to the tools' JSON schemas too, in a row of its own."
     )
     greedy: bool = Field(False, description="Measure decoding at temperature 0 too, in rows of its own.")
+    record: bool = Field(True, description="Keep the rollouts as sessions for melete bench.")
 
 
 EXAMPLE = {"base": "latest", "held_out": 2, "max_tokens": 8, "constrained": False}
@@ -39,15 +40,18 @@ def main(config: Config, run: Run) -> None:
     from melete.agents.exam import Exam
     from melete.agents.hub import Played
     from melete.agents.measure import table
+    from melete.agents.recorded import Recording
     from melete.agents.rollout import WAITING
     from melete.llm import lm as lms
     from melete.llm.config import resolve_device
     from melete.llm.engine import Engine
 
-    lm = lms.load(config.base, settings_module.load(), resolve_device(config.device))
+    settings = settings_module.load()
+    lm = lms.load(config.base, settings, resolve_device(config.device))
     model = Played(lm, Engine(lm, slots=min(config.slots, config.held_out), waiting=WAITING))
     scenario = scenarios.load(config.scenario)
-    rows = Exam(model, scenario, config, run).sit(None, 0, "now")
+    recording = Recording(run, settings, scenario.name, lm.name) if config.record else None
+    rows = Exam(model, scenario, config, run, recording).sit(None, 0, "now")
     for line in table([("", row) for row in rows]):
         run.say(line)
     run.result["prompt"] = scenario.prompt_id

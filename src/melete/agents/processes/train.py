@@ -7,7 +7,7 @@ with --framework: it reaches the model by URL.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -61,6 +61,9 @@ class Config(ProcessConfig):
         True, description="Measure decoding held to the tools' JSON schemas too, in a row of its own."
     )
     greedy: bool = Field(False, description="Measure decoding at temperature 0 too, in rows of its own.")
+    record: Literal["all", "exams", "none"] = Field(
+        "exams", description="Rollouts kept as sessions for melete bench: all, those of the exams, or none."
+    )
     save_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves at the end.")
 
 

@@ -9,6 +9,7 @@ the ids keep the tokens it was made of, while the text ends before it.
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -110,7 +111,11 @@ class Completion:
 
 
 class Generation:
-    """A request in the engine: iterate over its `Token`s as they come, from any one thread; or wait for `result`."""
+    """A request in the engine: iterate over its `Token`s as they come, from any one thread; or wait for `result`.
+
+    `begun_s`, `first_s` and `ended_s` are when it was made, when its first token came and when it ended, in seconds
+    since the epoch; 0 is not yet.
+    """
 
     def __init__(
         self,
@@ -127,6 +132,7 @@ class Generation:
         self.error: str | None = None
         self.cached_tokens = 0
         self.cancelled = False
+        self.begun_s, self.first_s, self.ended_s = time.time(), 0.0, 0.0
         self._pieces: list[str] = []
         self._on_token = on_token
         self._stream: queue.SimpleQueue[Token | None] = queue.SimpleQueue()
@@ -176,6 +182,8 @@ class Generation:
 
     def push(self, token: Token) -> None:
         """The engine's side: one more token."""
+        if not self.token_ids:
+            self.first_s = time.time()
         self.token_ids.append(token.id)
         if self.sampling.logprobs is not None:
             self.logprobs.append(token.logprob)
@@ -189,6 +197,7 @@ class Generation:
     def finish(self, reason: FinishReason, error: str | None = None) -> None:
         """The engine's side: the end; `on_token` is called with None."""
         self.error = error
+        self.ended_s = time.time()
         self.finish_reason = reason
         self._stream.put(None)
         if self._on_token is not None:
