@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melete.llm.config import GPTConfig
-from melete.llm.grpo import micro_batches
+from melete.llm.grpo import batches_of, micro_batches
+from melete.llm.learner import TransformersLearner
+from melete.llm.lm import LM
 from melete.llm.loss import IGNORE
 from melete.llm.merge import merge
 from melete.llm.model import GPT
@@ -72,7 +74,8 @@ def test_model_with_a_shared_beginning_gives_the_losses_and_gradients_of_whole_r
         total = torch.zeros(())
         for batch in micro_batches(rows, torch.device("cpu"), share=share):
             assert (batch.prefix is not None) == share
-            losses = model(batch.tokens, batch.targets, reduction="none", prefix=batch.prefix)
+            beginning = batch.prefix.ids[0] if batch.prefix else None
+            losses = model(batch.tokens, batch.targets, reduction="none", prefix=beginning)
             assert ((losses != 0) == (batch.targets != IGNORE)).all()
             total = total + losses.sum()
         total.backward()
@@ -80,4 +83,42 @@ def test_model_with_a_shared_beginning_gives_the_losses_and_gradients_of_whole_r
     (whole, gradients), (shared, others) = results
     torch.testing.assert_close(whole, shared)
     for one, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 24])
+def test_transformers_model_with_a_beginning_for_each_group_gives_the_gradients_of_whole_rows(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    monkeypatch.setattr("melete.llm.learner.compute_dtype", lambda device: torch.float32)
+
+    config = transformers.Qwen3Config(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=128, use_sliding_window=window is not None,
+        sliding_window=window, max_window_layers=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.Qwen3ForCausalLM(config)
+    learner = TransformersLearner(LM(model, None, None, 128, "transformers", "tiny", ""), 1e-3)  # type: ignore[arg-type]
+    draw = np.random.default_rng(0)
+    groups = []
+    for length in (40, 31, 55):
+        prompt = draw.integers(0, 64, length).tolist()
+        tries = [draw.integers(0, 64, n).tolist() for n in (9, 3, 17)]
+        groups.append([(merge([(prompt, one, [-1.0] * len(one))])[0], 1.0) for one in tries])
+    results = []
+    for beginnings in ("none", "many"):
+        batches = batches_of(groups, torch.device("cpu"), beginnings)
+        assert all((batch.prefix is not None) == (beginnings == "many") for batch in batches)
+        total = sum(learner.loss(batch.tokens, batch.targets, batch.prefix) for batch in batches)
+        total.backward()
+        gradients = [p.grad.clone() for p in learner.trained]
+        learner.model.zero_grad()
+        results.append((total.detach(), gradients, sum(batch.tokens.numel() for batch in batches)))
+    (whole, ones, computed), (shared, others, fewer) = results
+    torch.testing.assert_close(whole, shared)
+    assert fewer < 0.6 * computed
+    for one, other in zip(ones, others, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -204,6 +204,7 @@ def plan(
     device: torch.device,
     *,
     width: int = 0,
+    kv_heads: int = 0,
     context: int = 0,
     batch_tokens: int = 0,
     tokens: int = 0,
@@ -219,6 +220,7 @@ def plan(
         vocab_size: of the tokenizer.
         device: decides context, batch and how much fits at once.
         width: channels.
+        kv_heads: heads of keys and values.
         context: tokens per row.
         batch_tokens: tokens of a global batch.
         tokens: tokens of the whole run.
@@ -244,9 +246,10 @@ def plan(
     head_dim = HEAD_DIM if C % HEAD_DIM == 0 else C // max(1, C // HEAD_DIM)
     heads = C // head_dim
     row("heads", heads, f"head dimension {head_dim}")
+    row("kv heads", kv_heads or heads, "one per query head; fewer make decoding cheaper", kv_heads)
     T = context or (256 if small else 2048)
     row("context", T, "short rows suit a CPU" if small else "long rows suit a GPU", context)
-    model = GPTConfig(vocab_size, T, depth, C, heads, heads)
+    model = GPTConfig(vocab_size, T, depth, C, heads, kv_heads or heads)
     parameters = matmul_parameters(model)
     horizon = tokens or TOKENS_PER_PARAMETER * parameters
     reference = REFERENCE_CPU if small else REFERENCE_CUDA

@@ -8,7 +8,8 @@ policy that is a few updates old count with their importance. A KL penalty to th
 Schulman 2020). A group whose rewards are all equal has no advantage and should be left out.
 
 What all rows of a batch begin with, such as a system prompt and tools, is computed once for the batch, with its
-gradient (our own model only). Limit: rows are whole in memory, in micro-batches of like lengths.
+gradient; of a transformers model also what the tries of each group begin with. Limit: rows are whole in memory, in
+micro-batches of like lengths.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from melete.llm.distributed import SINGLE, World
-from melete.llm.learner import Learner
+from melete.llm.learner import Beginnings, Learner, Prefix
 from melete.llm.loss import IGNORE
 from melete.llm.merge import Row
 
@@ -41,13 +42,13 @@ Weighted = tuple[Row, float]
 @dataclass(frozen=True)
 class Batch:
     """Rows side by side (B, T): inputs, targets (-1 where nothing was drawn), the log-probs drawn with, the advantages
-    (B, 1), and the ids (P,) that stand before every row, None if nothing is shared."""
+    (B, 1), and what stands before the rows, None if nothing is shared."""
 
     tokens: Tensor
     targets: Tensor
     drawn: Tensor
     advantages: Tensor
-    prefix: Tensor | None = None
+    prefix: Prefix | None = None
 
 
 def improve(
@@ -78,12 +79,12 @@ def improve(
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     norm = 0.0
     for part in range(updates):
-        rows = [entry for group in groups[part::updates] for entry in group]
-        count = torch.tensor(sum(row.drawn for row, _ in rows), device=device)
+        own = groups[part::updates]
+        count = torch.tensor(sum(row.drawn for group in own for row, _ in group), device=device)
         total = int(world.sum(count).item())
         if total == 0:
             continue
-        for batch in micro_batches(rows, device, share=learner.lm.kind == "melete" and reference is None):
+        for batch in batches_of(own, device, "none" if reference is not None else learner.beginnings):
             loss, parts = policy_loss(learner, batch, kl, reference)
             (loss * (world.size / total)).backward()  # type: ignore[no-untyped-call]
             sums += parts
@@ -114,12 +115,31 @@ def policy_loss(learner: Learner, batch: Batch, kl: float, reference: Losses | N
     return losses.sum(), figures.double()
 
 
+def batches_of(
+    groups: Sequence[Sequence[Weighted]], device: torch.device, beginnings: Beginnings
+) -> list[Batch]:
+    """Micro-batches of all rows; what they begin with in common is computed once, per group if the model can."""
+    flat = [entry for group in groups for entry in group]
+    shared = min((_common([row for row, _ in group]) for group in groups), default=0)
+    if beginnings != "many" or not shared:
+        return micro_batches(flat, device, share=beginnings != "none")
+    most = MICRO_TOKENS.get(device.type, 8192)
+    parts: list[list[Sequence[Weighted]]] = []
+    for group in sorted(groups, key=lambda group: -max(len(row) for row, _ in group)):
+        # Sorted from the longest: the first group of a part sets its width.
+        width = max(len(row) for row, _ in (parts[-1][0] if parts else group)) - 1 - shared
+        if parts and (sum(map(len, parts[-1])) + len(group)) * width <= most:
+            parts[-1].append(group)
+        else:
+            parts.append([group])
+    return [_batch(part, shared, device) for part in parts]
+
+
 def micro_batches(rows: Sequence[Weighted], device: torch.device, share: bool = False) -> list[Batch]:
     """Rows of like lengths together, padded on the right; their common beginning apart if `share`."""
     if not rows:
         return []
     shared = _common([row for row, _ in rows]) if share else 0
-    prefix = rows[0][0].tokens[:shared]
     most = MICRO_TOKENS.get(device.type, 8192)
     batches: list[list[Weighted]] = []
     padding = 0
@@ -135,7 +155,7 @@ def micro_batches(rows: Sequence[Weighted], device: torch.device, share: bool = 
         else:
             batches.append([entry])
             padding = 0
-    return [_batch(batch, prefix, device) for batch in batches]
+    return [_batch([batch], shared, device) for batch in batches]
 
 
 def _common(rows: Sequence[Row]) -> int:
@@ -148,24 +168,29 @@ def _common(rows: Sequence[Row]) -> int:
     return length if length >= WORTH_SHARING else 0
 
 
-def _batch(group: Sequence[Weighted], prefix: np.ndarray, device: torch.device) -> Batch:
-    shared = len(prefix)
-    shape = (len(group), len(group[0][0]) - 1 - shared)
+def _batch(groups: Sequence[Sequence[Weighted]], shared: int, device: torch.device) -> Batch:
+    """Rows side by side; each group's first `shared` tokens, the same in all its rows, are kept once."""
+    rows = [entry for group in groups for entry in group]
+    shape = (len(rows), max(len(row) for row, _ in rows) - 1 - shared)
     tokens, targets = np.zeros(shape, dtype=np.int64), np.full(shape, IGNORE, dtype=np.int64)
     drawn = np.zeros(shape, dtype=np.float32)
-    for i, (row, _) in enumerate(group):
+    for i, (row, _) in enumerate(rows):
         n = len(row) - 1 - shared
         own = ~np.isnan(row.logprobs[1 + shared :])
         tokens[i, :n] = row.tokens[shared:-1]
         targets[i, :n] = np.where(own, row.tokens[1 + shared :], IGNORE)
         drawn[i, :n] = np.where(own, row.logprobs[1 + shared :], 0.0)
-    advantages = np.array([[advantage] for _, advantage in group], dtype=np.float32)
+    advantages = np.array([[advantage] for _, advantage in rows], dtype=np.float32)
 
     def put(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(device)
 
-    before = put(prefix.astype(np.int64)) if shared else None
-    return Batch(put(tokens), put(targets), put(drawn), put(advantages), before)
+    prefix = None
+    if shared:
+        ids = np.stack([group[0][0].tokens[:shared] for group in groups]).astype(np.int64)
+        of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+        prefix = Prefix(put(ids), put(of))
+    return Batch(put(tokens), put(targets), put(drawn), put(advantages), prefix)
 
 
 class Draws:

@@ -14,7 +14,7 @@ import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,17 @@ CLIP_NORM = 1.0
 """Largest gradient norm of a transformers model's step."""
 
 
+Beginnings = Literal["none", "one", "many"]
+"""How many different beginnings of rows a model can compute once in one pass."""
+
+
+class Prefix(NamedTuple):
+    """What stands before the rows of a batch: ids (G, P), and which of them each row follows, (B,)."""
+
+    ids: Tensor
+    of: Tensor
+
+
 @dataclass(frozen=True)
 class Lora:
     """A LoRA adapter (arXiv:2106.09685): its rank; alpha is twice the rank."""
@@ -47,19 +58,24 @@ class Lora:
 
 
 class Learner(Protocol):
-    """What SFT and RL need of a model."""
+    """What SFT and RL need of a model.
+
+    Attributes:
+        beginnings: see `Beginnings`.
+    """
 
     lm: LM
+    beginnings: Beginnings
 
-    def loss(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, prefix: Prefix | None = None) -> Tensor:
         """Sum of the cross-entropies of targets (B, T), -1 = none, given tokens (B, T); a scalar.
 
-        `prefix` (P,) stands before every row (our own model only).
+        `prefix` stands before the rows and is computed once.
         """
         ...
 
-    def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
-        """Cross-entropy of each target, (B, T) fp32, 0 where there is none; `prefix` (P,) stands before every row."""
+    def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Prefix | None = None) -> Tensor:
+        """Cross-entropy of each target, (B, T) fp32, 0 where there is none; `prefix` stands before the rows."""
         ...
 
     def step(self, scale: float) -> float:
@@ -91,6 +107,8 @@ class OwnLearner:
         world: the ranks that train together.
     """
 
+    beginnings: Beginnings = "one"
+
     def __init__(self, lm: LM, rates: Rates, world: World = SINGLE) -> None:
         masters = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
         self.lm = lm
@@ -98,12 +116,12 @@ class OwnLearner:
         self.optimizer = build_optimizer(self.model, rates, world)
         self.optimizer.load_master_weights(masters)
 
-    def loss(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, prefix: Prefix | None = None) -> Tensor:
         """See `Learner.loss`."""
-        total: Tensor = self.model(tokens, targets, reduction="sum", prefix=prefix)
+        total: Tensor = self.model(tokens, targets, reduction="sum", prefix=_only(prefix))
         return total
 
-    def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
+    def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Prefix | None = None) -> Tensor:
         """See `Learner.token_losses`."""
         return token_losses(self.lm, tokens, targets, prefix)
 
@@ -149,15 +167,17 @@ class TransformersLearner:
             hf.attach_lora(lm, **lora.to_dict())
         self.lm, self.rate, self.lora, self.world = lm, rate, lora, world
         self.model = lm.model
+        # What a recurrent state has seen cannot be handed on as keys and values.
+        self.beginnings: Beginnings = "none" if getattr(lm.model, "_is_stateful", False) else "many"
         self.names = [name for name, p in self.model.named_parameters() if p.requires_grad]
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
 
-    def loss(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, prefix: Prefix | None = None) -> Tensor:
         """See `Learner.loss`."""
         return self.token_losses(tokens, targets, prefix).sum()
 
-    def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
+    def token_losses(self, tokens: Tensor, targets: Tensor, prefix: Prefix | None = None) -> Tensor:
         """See `Learner.token_losses`."""
         return token_losses(self.lm, tokens, targets, prefix)
 
@@ -222,7 +242,7 @@ class TransformersLearner:
         }
 
 
-def token_losses(lm: LM, tokens: Tensor, targets: Tensor, prefix: Tensor | None = None) -> Tensor:
+def token_losses(lm: LM, tokens: Tensor, targets: Tensor, prefix: Prefix | None = None) -> Tensor:
     """Cross-entropy of each target, (B, T) fp32, 0 where there is none.
 
     Of a transformers model logits are made only for columns in which some row has a target.
@@ -231,12 +251,11 @@ def token_losses(lm: LM, tokens: Tensor, targets: Tensor, prefix: Tensor | None 
         lm: the model.
         tokens: (B, T) int64.
         targets: (B, T) int64, -1 where there is none.
-        prefix: (P,) int64 that stands before every row, for our own model.
+        prefix: stands before the rows and is computed once.
     """
     if lm.kind == "melete":
-        own: Tensor = lm.model(tokens, targets, reduction="none", prefix=prefix)
+        own: Tensor = lm.model(tokens, targets, reduction="none", prefix=_only(prefix))
         return own
-    assert prefix is None, "a shared beginning is for our own model"
     columns = (targets != IGNORE).any(0).nonzero()[:, 0]
     losses = torch.zeros(targets.shape, dtype=torch.float32, device=tokens.device)
     if not len(columns):
@@ -244,12 +263,30 @@ def token_losses(lm: LM, tokens: Tensor, targets: Tensor, prefix: Tensor | None 
     dtype = compute_dtype(tokens.device)
     mixed = dtype != torch.float32
     with torch.autocast(tokens.device.type, dtype) if mixed else contextlib.nullcontext():
-        logits = lm.model(input_ids=tokens, logits_to_keep=columns, use_cache=False).logits
+        logits = _logits(lm.model, tokens, columns, prefix)
     picked = targets[:, columns]
     flat = F.cross_entropy(
         logits.float().flatten(0, 1), picked.flatten(), ignore_index=IGNORE, reduction="none"
     )
     return losses.index_copy(1, columns, flat.view(picked.shape))
+
+
+def _only(prefix: Prefix | None) -> Tensor | None:
+    """The ids (P,) of the one beginning that our own model takes."""
+    assert prefix is None or len(prefix.ids) == 1, "our own model takes one beginning a pass"
+    return None if prefix is None else prefix.ids[0]
+
+
+def _logits(model: Any, tokens: Tensor, columns: Tensor, prefix: Prefix | None) -> Tensor:
+    """(B, columns, V) of a transformers model; keys and values of a beginning, with their gradient, serve its rows."""
+    if prefix is None:
+        return model(input_ids=tokens, logits_to_keep=columns, use_cache=False).logits  # type: ignore[no-any-return]
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    model(input_ids=prefix.ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_select_indices(prefix.of)
+    return model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=columns).logits  # type: ignore[no-any-return]
 
 
 STATE = ("exp_avg", "exp_avg_sq", "step")

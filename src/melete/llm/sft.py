@@ -137,7 +137,7 @@ def accumulate_apart(learner: Learner, pieces: list[Piece], world: World) -> tup
     ]
     trained = int(world.sum(torch.tensor(sum(row.drawn for row, _ in rows), device=device)).item())
     total = torch.zeros((), device=device)
-    for batch in grpo.micro_batches(rows, device, share=learner.lm.kind == "melete"):
+    for batch in grpo.micro_batches(rows, device, share=learner.beginnings != "none"):
         loss = learner.loss(batch.tokens, batch.targets, batch.prefix) * (world.size / max(1, trained))
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()

@@ -36,6 +36,7 @@ class Config(ProcessConfig):
     tokens: int = Field(0, ge=0, description="Tokens to train on; 0 is 12 per matmul parameter.")
     steps: int = Field(0, ge=0, description="Optimizer steps, instead of --tokens.")
     width: int = Field(0, ge=0, description="Channels; 0 is 64 per layer.")
+    kv_heads: int = Field(0, ge=0, description="Heads of keys and values; 0 is one per query head.")
     context: int = Field(0, ge=0, description="Tokens of a row; 0 is 256 on a CPU, 2,048 on a GPU.")
     batch_tokens: int = Field(0, ge=0, description="Tokens of an optimizer step; 0 follows from --tokens.")
     micro_rows: int = Field(0, ge=0, description="Rows a device takes at once; 0 is what should fit.")
@@ -124,7 +125,8 @@ def _plan(config: Config, vocab_size: int, device: torch.device, ranks: int) -> 
     from melete.llm.config import plan as derive
 
     given: dict[str, Any] = {
-        name: getattr(config, name) for name in ("width", "context", "batch_tokens", "rate", "micro_rows")
+        name: getattr(config, name)
+        for name in ("width", "kv_heads", "context", "batch_tokens", "rate", "micro_rows")
     }
     return derive(
         config.depth, vocab_size, device, tokens=config.tokens, steps=config.steps, ranks=ranks, **given
