@@ -110,3 +110,22 @@ def test_percentile_interval_covers_the_true_percentile_about_as_often_as_it_say
 def test_percentile_interval_of_few_values_is_open_where_they_say_nothing() -> None:
     found = metrics.percentile_interval(np.arange(20.0), 99)
     assert (found.value, found.high) == (19.0, float("inf"))
+
+
+def test_ratio_of_few_solved_tasks_is_open_above() -> None:
+    found = metrics.ratio([1.0, 1.0, 1.0, 1.0, 1.0], [1, 0, 0, 0, 0])
+    assert (found.value, found.high) == (5.0, float("inf"))
+    assert found.low == pytest.approx(5 / 3)
+
+
+def test_ratio_interval_of_many_rows_agrees_with_resampling_fewer() -> None:
+    generator = np.random.default_rng(4)
+    cost, solved = generator.exponential(1.0, 499), generator.random(499) < 0.6
+    few, many = metrics.ratio(cost, solved), metrics.ratio(np.tile(cost, 4), np.tile(solved, 4))
+    assert few.value == pytest.approx(many.value)
+    assert many.high - many.low == pytest.approx((few.high - few.low) / 2, rel=0.1)
+
+
+def test_ratio_without_a_bottom_is_refused() -> None:
+    with pytest.raises(ValueError, match="not all 0"):
+        metrics.ratio([1.0, 2.0], [0, 0])

@@ -109,3 +109,37 @@ def test_comparison_of_many_pairs_agrees_with_resampling_them() -> None:
 def test_mcnemar_of_thousands_of_differing_pairs_is_still_exact() -> None:
     assert metrics.mcnemar_p([0, 1] * 3_000, [1, 0] * 3_000) == pytest.approx(1.0)
     assert 0 < metrics.mcnemar_p([0] * 1_000, [1] * 1_000) < 1e-290
+
+
+def test_ratios_of_swapped_sides_are_the_mirror_image() -> None:
+    generator = np.random.default_rng(6)
+    before, after = ((generator.exponential(1.0, 30), generator.integers(1, 4, 30)) for _ in range(2))
+    there, back = metrics.compare_ratios(before, after), metrics.compare_ratios(after, before)
+    assert there.difference == pytest.approx(-back.difference)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert there.p_value == pytest.approx(back.p_value)
+
+
+def test_ratios_that_differ_are_shown_and_equal_ones_are_rarely() -> None:
+    generator = np.random.default_rng(8)
+    cost, solved = generator.exponential(1.0, 40), np.ones(40)
+    assert metrics.compare_ratios((cost, solved), (3 * cost + 1, solved)).shown
+    draws = (generator.exponential(1.0, (2, 12)) for _ in range(200))
+    alike = [metrics.compare_ratios((one, np.ones(12)), (other, np.ones(12))).shown for one, other in draws]
+    assert np.mean(alike) < 0.1
+
+
+def test_ratio_difference_with_nothing_solved_in_many_resamples_is_open() -> None:
+    found = metrics.compare_ratios(([1.0] * 5, [1, 0, 0, 0, 0]), ([1.0] * 5, [1, 1, 1, 1, 0]))
+    assert found.low == float("-inf")
+    assert not found.shown
+
+
+def test_ratios_of_many_rows_agree_with_swapping_few() -> None:
+    generator = np.random.default_rng(3)
+    first, second = ((generator.exponential(scale, 499), np.ones(499)) for scale in (1.0, 1.15))
+    few = metrics.compare_ratios(first, second)
+    many = metrics.compare_ratios(
+        *(tuple(np.append(part, part[:1]) for part in side) for side in (first, second))
+    )
+    assert many.p_value == pytest.approx(few.p_value, abs=0.02)

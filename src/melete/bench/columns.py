@@ -1,13 +1,16 @@
 """Columns: sessions and their requests as arrays, packed so that a million requests are read in a fraction of a second.
 
-Each ended session keeps its requests as one blob of fixed-size records (`REQUEST`, little-endian) among its rollups;
-the blobs of many sessions are joined and read as they are. Unknown is NaN for times and money and -1 for counts. The
-layout is known by `LAYOUT`: when it changes, the name changes and rollups are computed again. `STATUSES` and `ERRORS`
-are therefore only ever added to at their end.
+Each ended session keeps its requests as one blob among its rollups: what they say in words (`WORDS`) counted as JSON,
+then fixed-size records (`REQUEST`, little-endian), which are joined for many sessions and read as they are. Unknown is
+NaN for times and money and -1 for counts. The layout is known by `LAYOUT`: when it changes, the name changes and
+rollups are computed again. `STATUSES` and `ERRORS` are therefore only ever added to at their end.
 """
 
 from __future__ import annotations
 
+import json
+import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,9 +46,11 @@ ERRORS = (
     "", "other", "rate_limit", "timeout", "context_window", "auth", "bad_request", "content_filter", "provider_error",
     "connection", "not_found", "budget", "refused_model", "refused_session", "interrupted", "client_abort",
 )  # fmt: skip
+WORDS = ("model_answered", "provider", "endpoint", "source", "cost_source", "changed")
+"""Columns whose words are counted: which model answered how often, where a price came from."""
+READ = (*TIMES, *COUNTS, "status", "error_class", "tokens_estimated", *WORDS)
+"""Columns of a request's row that `pack` takes."""
 LARGEST = 2**31 - 1
-READ = (*TIMES, *COUNTS, "status", "error_class", "tokens_estimated", "cost_source")
-"""Columns of a request's row that `pack` takes, in this order."""
 
 
 def pack(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -54,7 +59,7 @@ def pack(rows: Iterable[Mapping[str, Any]]) -> bytes:
     Args:
         rows: request rows with the columns `READ`.
     """
-    nan = float("nan")
+    listed, nan = list(rows), float("nan")
     packed = [
         (
             *(nan if row[name] is None else row[name] for name in TIMES[:-1]),
@@ -64,9 +69,17 @@ def pack(rows: Iterable[Mapping[str, Any]]) -> bytes:
             ERRORS.index(row["error_class"] or "") if (row["error_class"] or "") in ERRORS else 1,
             bool(row["tokens_estimated"]),
         )
-        for row in rows
+        for row in listed
     ]
-    return np.array(packed, dtype=REQUEST).tobytes()
+    said = {name: Counter(word for row in listed for word in _words(row[name])) for name in WORDS}
+    words = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+    return struct.pack("<I", len(words)) + words + np.array(packed, dtype=REQUEST).tobytes()
+
+
+def unpack(blob: bytes) -> tuple[bytes, bytes]:
+    """The words and the records of a packed session."""
+    (length,) = struct.unpack_from("<I", blob)
+    return blob[4 : 4 + length], blob[4 + length :]
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,8 @@ class Columns:
         attempts: (S,) which attempt at the card.
         solved: (S,) 1, 0, or NaN where the outcome is unknown.
         score: (S,) or NaN.
-        reported: (S,) what each harness said of itself, as plain figures by name.
+        metadata: (S,) what was noted of each session.
+        words: (S,) JSON of the counted words of each session's requests.
         counts: (S,) requests of each session.
         requests: (N,) records of `REQUEST`.
     """
@@ -89,7 +103,8 @@ class Columns:
     attempts: list[int]
     solved: Array
     score: Array
-    reported: list[Mapping[str, float]]
+    metadata: list[Mapping[str, Any]]
+    words: list[bytes]
     counts: npt.NDArray[np.int64]
     requests: npt.NDArray[np.void]
 
@@ -101,16 +116,17 @@ class Columns:
             rows: session rows: `id`, `task_card`, `attempt`, `solved`, `score`, `metadata`.
             blobs: the packed requests of each, in the same order.
         """
-        sessions, packed = list(rows), list(blobs)
+        sessions, packed = list(rows), [unpack(blob) for blob in blobs]
         return cls(
             ids=[row["id"] for row in sessions],
             task_cards=[row["task_card"] or "" for row in sessions],
             attempts=[row["attempt"] for row in sessions],
             solved=np.array([_number(row["solved"]) for row in sessions], dtype=np.float64),
             score=np.array([_number(row["score"]) for row in sessions], dtype=np.float64),
-            reported=[_figures((row["metadata"] or {}).get("self_reported")) for row in sessions],
-            counts=np.array([len(blob) // REQUEST.itemsize for blob in packed], dtype=np.int64),
-            requests=np.frombuffer(b"".join(packed), dtype=REQUEST),
+            metadata=[row["metadata"] or {} for row in sessions],
+            words=[words for words, _ in packed],
+            counts=np.array([len(records) // REQUEST.itemsize for _, records in packed], dtype=np.int64),
+            requests=np.frombuffer(b"".join(records for _, records in packed), dtype=REQUEST),
         )
 
     def __len__(self) -> int:
@@ -120,6 +136,21 @@ class Columns:
     def starts(self) -> npt.NDArray[np.int64]:
         """(S,) index of each session's first request."""
         return np.cumsum(self.counts) - self.counts
+
+    @cached_property
+    def reported(self) -> list[Mapping[str, float]]:
+        """(S,) what each harness said of itself, as plain figures by name."""
+        return [_figures(row.get("self_reported")) for row in self.metadata]
+
+    @cached_property
+    def spoken(self) -> dict[str, dict[str, int]]:
+        """How many requests said which word, for each of `WORDS`; sorted by word."""
+        counted: dict[str, Counter[str]] = {name: Counter() for name in WORDS}
+        for text, sessions in Counter(self.words).items():
+            for name, words in json.loads(text).items():
+                for word, count in words.items():
+                    counted[name][word] += count * sessions
+        return {name: dict(sorted(words.items())) for name, words in counted.items()}
 
     @cached_property
     def answered(self) -> Mask:
@@ -183,6 +214,12 @@ class Columns:
         if some.any():
             sums[some] = np.add.reduceat(values, self.starts[some])
         return sums
+
+
+def _words(value: Any) -> Iterable[str]:
+    if value is None:
+        return ()
+    return value if isinstance(value, list) else (str(value),)
 
 
 def _number(value: Any) -> float:

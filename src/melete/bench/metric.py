@@ -21,10 +21,11 @@ import numpy.typing as npt
 from melete import find
 from melete import metrics as statistics
 from melete.bench.columns import Array, Columns
-from melete.metrics import Interval
+from melete.metrics import Comparison, Interval
 
 PERCENTILES = (50, 95, 99)
 Index = npt.NDArray[np.int64]
+Write = Callable[[float], str]
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Metric(ABC):
         """The same figures with 95 % intervals; an end is infinite where the data says nothing about it."""
 
     @abstractmethod
-    def paired(self, before: Columns, after: Columns, pairs: Pairs) -> tuple[Array, Array] | None:
-        """Values per task card of two variants, whose mean difference is the metric's; None without any pair."""
+    def compare(self, before: Columns, after: Columns, pairs: Pairs, write: Write) -> Comparison | None:
+        """The difference on the task cards of two variants, written by `write`; None without any pair."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,16 @@ class PerTask(Metric):
         found = statistics.mean(cards)
         return {"": Interval(found.value, found.low, found.high, count)}
 
-    def paired(self, before: Columns, after: Columns, pairs: Pairs) -> tuple[Array, Array] | None:
+    def compare(self, before: Columns, after: Columns, pairs: Pairs, write: Write) -> Comparison | None:
         """Means over the paired attempts at each card."""
-        return _paired_means(self.of(before), self.of(after), pairs)
+        return _compare_means(self.of(before), self.of(after), pairs, write)
 
 
 @dataclass(frozen=True)
 class Ratio(Metric):
     """The sum of `top` over the sum of `bottom`, (S,) each with NaN where unknown. A rate's top is part of its bottom.
 
-    Intervals and pairs use the linearised ratio, whose mean is the ratio itself (A. Deng et al., Applying the delta
-    method in metric analytics, KDD 2018, section 2); it is rough while the bottom is small.
+    Cards are resampled whole, so that what a card cost and whether it was solved stay together.
     """
 
     top: Callable[[Columns], Array]
@@ -124,11 +124,11 @@ class Ratio(Metric):
         if self.rate and (top <= bottom).all():
             found = statistics.cluster_rate(top, bottom)
         else:
-            found = statistics.mean(linearised(top, bottom))
+            found = statistics.ratio(top, bottom)
         return {"": Interval(found.value, found.low, found.high, round(float(bottom.sum())))}
 
-    def paired(self, before: Columns, after: Columns, pairs: Pairs) -> tuple[Array, Array] | None:
-        """Linearised ratios of each card."""
+    def compare(self, before: Columns, after: Columns, pairs: Pairs, write: Write) -> Comparison | None:
+        """The difference of the ratios over the cards that both know."""
         parts = [
             part(columns)[index]
             for columns, index in ((before, pairs.before), (after, pairs.after))
@@ -139,7 +139,7 @@ class Ratio(Metric):
         sums = [_sums(pairs.card[known], part[known], pairs.cards)[seen] for part in parts]
         if not sums[1].sum() > 0 or not sums[3].sum() > 0:
             return None
-        return linearised(sums[0], sums[1]), linearised(sums[2], sums[3])
+        return statistics.compare_ratios((sums[0], sums[1]), (sums[2], sums[3]), write=write)
 
     def _parts(self, columns: Columns) -> tuple[Array, Array]:
         """Top and bottom of each card."""
@@ -173,9 +173,9 @@ class PerRequest(Metric):
             return {}
         return {f"p{rank}": statistics.percentile_interval(ordered, rank) for rank in PERCENTILES}
 
-    def paired(self, before: Columns, after: Columns, pairs: Pairs) -> tuple[Array, Array] | None:
-        """Medians of the sessions, averaged over the paired attempts at each card."""
-        return _paired_means(before.median(self.of(before)), after.median(self.of(after)), pairs)
+    def compare(self, before: Columns, after: Columns, pairs: Pairs, write: Write) -> Comparison | None:
+        """The difference of the sessions' medians, averaged over the paired attempts at each card."""
+        return _compare_means(before.median(self.of(before)), after.median(self.of(after)), pairs, write)
 
 
 def names() -> list[str]:
@@ -192,12 +192,6 @@ def load(name: str) -> Metric:
     """
     metric: Metric = find.load("melete.bench.metrics", name, "metric").METRIC
     return metric
-
-
-def linearised(top: Array, bottom: Array) -> Array:
-    """(K,) values whose mean is `top.sum() / bottom.sum()` and whose spread is, to first order, that of the ratio."""
-    ratio = top.sum() / bottom.sum()
-    return np.asarray(ratio + (top - ratio * bottom) / bottom.mean(), dtype=np.float64)
 
 
 def _known(values: Array) -> Array:
@@ -223,7 +217,8 @@ def _sums(place: Index, values: Array, count: int) -> Array:
     return np.bincount(place, values, count).astype(np.float64)
 
 
-def _paired_means(before: Array, after: Array, pairs: Pairs) -> tuple[Array, Array] | None:
+def _compare_means(before: Array, after: Array, pairs: Pairs, write: Write) -> Comparison | None:
+    """Compares means over the paired attempts at each card."""
     first, second = before[pairs.before], after[pairs.after]
     known = np.isfinite(first) & np.isfinite(second)
     if not known.any():
@@ -231,7 +226,6 @@ def _paired_means(before: Array, after: Array, pairs: Pairs) -> tuple[Array, Arr
     attempts = np.bincount(pairs.card[known], minlength=pairs.cards)
     seen = attempts > 0
     first, second = (
-        np.bincount(pairs.card[known], side[known], pairs.cards)[seen] / attempts[seen]
-        for side in (first, second)
+        _sums(pairs.card[known], side[known], pairs.cards)[seen] / attempts[seen] for side in (first, second)
     )
-    return first, second
+    return statistics.compare_pairs(first, second, write=write)

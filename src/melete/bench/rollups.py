@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select
 
 from melete.bench import metric as metrics
 from melete.bench.columns import LAYOUT, READ, Columns, pack
+from melete.gateway.entities import name_of
 from melete.records import SessionState
 from melete.store.models import MetricRollupRow, RequestRow, SessionRow
 
@@ -76,7 +77,8 @@ def refresh(connection: Connection, scope: Scope, scope_id: str) -> dict[str, fl
 def load(connection: Connection, *conditions: ColumnElement[bool]) -> Columns:
     """The finalised sessions that meet conditions on their rows, oldest first; of two at one cell the later one.
 
-    A cell is (experiment, variant, task card, attempt); an attempt that was played again replaces the earlier one.
+    A cell is (name of the experiment, variant, task card, attempt); an attempt that was played again replaces the
+    earlier one.
     """
     chosen = (SESSIONS.c.state == str(SessionState.FINALISED), *conditions)
     missing = select(SESSIONS.c.id).where(*chosen).outerjoin_from(SESSIONS, ROLLUPS, _of_session())
@@ -92,13 +94,14 @@ def load(connection: Connection, *conditions: ColumnElement[bool]) -> Columns:
         .where(*chosen)
         .order_by(SESSIONS.c.created_s, SESSIONS.c.id)
     )
-    latest: dict[tuple[str, str, str, int], Row[Any]] = {}
+    latest: dict[tuple[str, str, str, int], Any] = {}
     for row in connection.execute(query):
-        cell = (row.experiment or "", row.variant or "", row.task_card or row.id, row.attempt)
+        experiment = name_of(row.experiment or "")
+        cell = (experiment, row.variant or "", row.task_card or row.id, row.attempt)
         latest.pop(cell, None)
         latest[cell] = row
     return Columns.of(
-        [row._mapping for row in latest.values()], [bytes(row.columns) for row in latest.values()]
+        [dict(row._mapping) for row in latest.values()], [bytes(row.columns) for row in latest.values()]
     )
 
 
@@ -128,7 +131,7 @@ def _packed(connection: Connection, ids: Sequence[str]) -> dict[str, bytes]:
         .order_by(REQUESTS.c.session_id, REQUESTS.c.started_s, REQUESTS.c.id)
     )
     rows = connection.execute(query).mappings()
-    return dict.fromkeys(ids, b"") | {
+    return dict.fromkeys(ids, pack([])) | {
         id: pack(dict(row) for row in group)
         for id, group in groupby(rows, key=lambda row: str(row["session_id"]))
     }

@@ -171,14 +171,14 @@ def bootstrap_mean_interval(
     if len(array) >= MANY:
         half = normal_quantile(confidence) * float(array.std(ddof=1)) / math.sqrt(len(array))
         return float(array.mean()) - half, float(array.mean()) + half
-    means = _resampling_weights(len(array), seed, resamples) @ array
+    means = resampling_weights(len(array), seed, resamples) @ array
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 
 @lru_cache(maxsize=2)
-def _resampling_weights(count: int, seed: int, resamples: int) -> Array:
+def resampling_weights(count: int, seed: int, resamples: int) -> Array:
     """(resamples, count) share of each value in each resample; kept, as figures of one comparison ask alike."""
     picks = np.random.default_rng(seed).integers(0, count, size=(resamples, count))
     picks += np.arange(resamples)[:, None] * count

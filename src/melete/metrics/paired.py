@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 from melete.metrics.intervals import MANY, Array, Values, bootstrap_mean_interval, finite, normal_quantile
 
@@ -35,7 +37,7 @@ class Comparison:
         count: number of pairs.
         effect_size: mean difference over its standard deviation (Cohen's d for pairs); None where nothing varies.
         p_value: of the test named in `test`.
-        test: `mcnemar exact` or `sign flip`.
+        test: `mcnemar exact`, `sign flip` or `swapped labels`.
         shown: whether a difference is shown at the level of the interval.
         needed: pairs for 80 % power if the true difference is the one seen; None if there is none, or one is shown.
         sentence: the finding in words.
@@ -54,7 +56,13 @@ class Comparison:
 
 
 def compare_pairs(
-    before: Values, after: Values, confidence: float = 0.95, seed: int = 0, resamples: int = 10_000
+    before: Values,
+    after: Values,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resamples: int = 10_000,
+    *,
+    write: Callable[[float], str] = "{:+.3g}".format,
 ) -> Comparison:
     """Compares two scores of the same tasks.
 
@@ -67,6 +75,7 @@ def compare_pairs(
         confidence: coverage of the interval; the test has the level `1 - confidence`.
         seed: seed of the resampling.
         resamples: number of bootstrap samples.
+        write: how the sentence writes a difference.
 
     Raises:
         ValueError: the lengths differ, there is no pair, or a score is not finite.
@@ -77,11 +86,36 @@ def compare_pairs(
     change = second - first
     low, high = bootstrap_mean_interval(change, confidence, seed, resamples)
     binary = bool(np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all())
-    p_value = mcnemar_p(first, second) if binary else _sign_flip_p(change, seed)
+    p_value = mcnemar_p(first, second) if binary else sign_flip_p(change, seed)
+    test = "mcnemar exact" if binary else "sign flip"
+    return concluded(change, (low, high), p_value, test, confidence, write)
+
+
+def concluded(
+    change: Array,
+    interval: tuple[float, float],
+    p_value: float,
+    test: str,
+    confidence: float,
+    write: Callable[[float], str],
+) -> Comparison:
+    """What an interval and a test show together.
+
+    Args:
+        change: (N,) differences of the pairs, whose mean is the difference.
+        interval: of the difference.
+        p_value: of the test.
+        test: its name.
+        confidence: of the interval; the test has the level `1 - confidence`.
+        write: how the sentence writes a difference.
+    """
+    low, high = interval
     difference = float(change.mean())
     shown = p_value < 1 - confidence and not low <= 0 <= high
     spread = float(change.std(ddof=1)) if len(change) > 1 else 0.0
-    needed = None if shown or difference == 0 else _needed(change, confidence, binary)
+    needed = None if shown or difference == 0 else _needed(change, confidence, test == "mcnemar exact")
+    count = f"{len(change):,} pair{'s' if len(change) != 1 else ''}"
+    span = f"{confidence:.0%} interval {write(low)} to {write(high)}"
     return Comparison(
         difference=difference,
         low=low,
@@ -89,10 +123,10 @@ def compare_pairs(
         count=len(change),
         effect_size=difference / spread if spread else None,
         p_value=p_value,
-        test="mcnemar exact" if binary else "sign flip",
+        test=test,
         shown=shown,
         needed=needed,
-        sentence=_sentence(difference, low, high, len(change), shown, needed, confidence),
+        sentence=_sentence(write(difference), span, count, shown, needed),
     )
 
 
@@ -118,22 +152,26 @@ def mcnemar_p(before: Values, after: Values) -> float:
     return min(1.0, float(2 * tail / 2**differing))
 
 
-def _sign_flip_p(change: Array, seed: int) -> float:
+def sign_flip_p(change: Array, seed: int) -> float:
     """Share of sign flips whose mean is at least as far from zero; all of them are tried for few pairs."""
     seen = abs(float(change.mean())) * (1 - 1e-12)
     if len(change) >= MANY:
         root = math.sqrt(float((change**2).sum()))  # standard deviation of the sum over all flips
         return math.erfc(seen * len(change) / root / math.sqrt(2)) if root else 1.0
-    if len(change) <= EXACT_PAIRS:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(change))))
-        return float((np.abs(signs @ change) / len(change) >= seen).mean())
-    extreme = int((np.abs(_flips(len(change), seed) @ change) / len(change) >= seen).sum())
-    return (extreme + 1) / (FLIPS + 1)  # the data itself is one of the flips
+    extreme = np.abs(flips(len(change), seed) @ change) / len(change) >= seen
+    return share_of_flips(extreme)
+
+
+def share_of_flips(extreme: npt.NDArray[np.bool_]) -> float:
+    """p-value from which of the flips are as extreme as the data; the data itself is one of them."""
+    return (int(extreme.sum()) + 1) / (FLIPS + 1) if len(extreme) == FLIPS else float(extreme.mean())
 
 
 @lru_cache(maxsize=2)
-def _flips(count: int, seed: int) -> Array:
-    """(FLIPS, count) random signs; kept, as the figures of one comparison ask alike."""
+def flips(count: int, seed: int) -> Array:
+    """Signs of pairs, a row each time: all of them for few pairs, else (FLIPS, count) random ones; they are kept."""
+    if count <= EXACT_PAIRS:
+        return np.array(list(itertools.product((-1.0, 1.0), repeat=count)))
     coins = np.random.default_rng(seed).integers(0, 2, size=(FLIPS, count), dtype=np.int8)
     return coins.astype(np.float64) * 2 - 1
 
@@ -162,15 +200,9 @@ def _needed(change: Array, confidence: float, binary: bool) -> int | None:
     return math.ceil(least / digits) * digits
 
 
-def _sentence(
-    difference: float, low: float, high: float, count: int, shown: bool, needed: int | None, confidence: float
-) -> str:
-    pairs = f"{count} pair{'s' if count != 1 else ''}"
-    interval = f"{confidence:.0%} interval {low:+.3g} to {high:+.3g}"
+def _sentence(difference: str, interval: str, pairs: str, shown: bool, needed: int | None) -> str:
     if shown:
-        return f"a difference of {difference:+.3g} is shown with {pairs} ({interval})"
+        return f"a difference of {difference} is shown with {pairs} ({interval})"
     if needed is None:
         return f"no difference shown with {pairs}: the means are equal"
-    return (
-        f"no difference shown with {pairs} ({difference:+.3g}, {interval}); about {needed:,} would be needed"
-    )
+    return f"no difference shown with {pairs} ({difference}, {interval}); about {needed:,} would be needed"

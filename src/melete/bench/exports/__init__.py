@@ -1,0 +1,47 @@
+"""Exports of a report: one file a format, found by name. Each has `SUFFIX` and `render(report) -> bytes`.
+
+What they write comes from the report alone, so that no export can hold what the report does not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from melete import find
+from melete.errors import StorageError
+
+
+def names() -> list[str]:
+    """Names of all formats."""
+    return find.names("melete.bench.exports")
+
+
+def suffix(name: str) -> str:
+    """File ending of a format, such as `.html`.
+
+    Raises:
+        UnknownNameError: no such format.
+    """
+    ending: str = find.load("melete.bench.exports", name, "format").SUFFIX
+    return ending
+
+
+def write(name: str, report: dict[str, Any], path: Path) -> Path:
+    """Writes a report in a format; whole or not at all.
+
+    Raises:
+        UnknownNameError: no such format.
+        MissingExtraError: the format needs a library that is not installed.
+        StorageError: the file cannot be written.
+    """
+    written: bytes = find.load("melete.bench.exports", name, "format").render(report)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(written)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written ({error.strerror}).") from error
+    return path

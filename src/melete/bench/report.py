@@ -1,0 +1,348 @@
+"""The report of an experiment, or of two variants, as plain data: the same rows give the same report on any machine.
+
+It holds figures with intervals, paired comparisons with the baseline, tasks, errors and provenance; whatever prints or
+writes it (`tables`, `exports`) takes its numbers from here. Nothing of the machine or the moment it is made on goes in,
+and no path, prompt, key or note. Floats are rounded to ten digits, which hides how a processor adds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, func, select
+
+from melete.bench import metric as metrics
+from melete.bench import origin
+from melete.bench.columns import ERRORS, STATUSES, Columns
+from melete.bench.compare import compare, pair
+from melete.bench.metric import PerRequest
+from melete.bench.rollups import SESSIONS, load
+from melete.errors import ConfigError, UnknownNameError
+from melete.gateway.entities import document, name_of
+from melete.records import SessionState
+
+SCHEMA = 1
+DIGITS = 10
+CURVE = tuple(range(0, 101, 2))
+"""Percentiles at which a distribution is drawn."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sessions of one variant of one experiment, counted by state."""
+
+    experiment: str | None
+    variant: str
+    states: dict[str, int]
+    last_s: float
+
+    @property
+    def finalised(self) -> int:
+        """How many of them have ended with an outcome."""
+        return self.states.get(str(SessionState.FINALISED), 0)
+
+
+def of_experiment(connection: Connection, name: str) -> dict[str, Any]:
+    """The report of an experiment with all its variants, compared with its baseline.
+
+    Args:
+        connection: an open transaction.
+        name: name of the experiment (then all its versions), or `name@digest`.
+
+    Raises:
+        UnknownNameError: no such experiment has a session.
+    """
+    everything = groups(connection)
+    chosen = [group for group in everything if group.experiment and name in _names(group.experiment)]
+    if not chosen:
+        known = {name_of(group.experiment) for group in everything if group.experiment}
+        raise UnknownNameError(
+            "experiment with sessions", name, known, next_step=f"Play it first: melete bench run {name}"
+        )
+    experiments = _ids(chosen, "experiment")
+    described = _document(connection, "experiment", experiments[-1]) or {}
+    variants, notes = _newest_versions(chosen)
+    baseline = described.get("baseline") or (described.get("variants") or [""])[0]
+    order = [baseline, *described.get("variants", [])]
+    variants.sort(key=lambda id: (order.index(name_of(id)) if name_of(id) in order else len(order), id))
+    head = {
+        "id": experiments[-1],
+        "name": name_of(experiments[-1]),
+        "versions": experiments,
+        "document": described,
+    }
+    return _build(connection, head, experiments, variants, chosen, notes, detail=True)
+
+
+def of_variants(
+    connection: Connection, before: str, after: str, experiment: str | None = None
+) -> dict[str, Any]:
+    """The report of two variants on the task cards that both played.
+
+    Args:
+        connection: an open transaction.
+        before: name of a variant (then its newest version), or `name@digest`.
+        after: the other one.
+        experiment: name or id; without it the newest experiment that both were played in, or all sessions.
+
+    Raises:
+        UnknownNameError: no session of such a variant or experiment.
+        ConfigError: both are the same, or no task card was finalised by both.
+    """
+    everything = groups(connection)
+    if experiment is not None:
+        if not any(group.experiment and experiment in _names(group.experiment) for group in everything):
+            known = {name_of(group.experiment) for group in everything if group.experiment}
+            raise UnknownNameError("experiment with sessions", experiment, known)
+        everything = [
+            group for group in everything if group.experiment and experiment in _names(group.experiment)
+        ]
+    sides = [_of_variant(everything, name) for name in (before, after)]
+    shared = {name_of(g.experiment) for g in sides[0] if g.experiment and g.finalised}
+    shared &= {name_of(g.experiment) for g in sides[1] if g.experiment and g.finalised}
+    notes = []
+    chosen = [*sides[0], *sides[1]]
+    if shared:
+        newest = max(
+            (g for g in chosen if g.experiment and name_of(g.experiment) in shared), key=lambda g: g.last_s
+        )
+        name = name_of(newest.experiment or "")
+        chosen = [group for group in chosen if group.experiment and name_of(group.experiment) == name]
+        if len(shared) > 1:
+            others = ", ".join(sorted(shared - {name}))
+            notes.append(
+                f"Both were also played in {others}; this is the newest, {name}. Choose with --experiment."
+            )
+    variants, older = _newest_versions(chosen)
+    ids = [next(id for id in variants if name in _names(id)) for name in (before, after)]
+    if ids[0] == ids[1]:
+        raise ConfigError(
+            f"{before} and {after} are the same variant.",
+            next_step="Name two variants, or two versions of one.",
+        )
+    experiments = _ids(chosen, "experiment")
+    head = None
+    if shared:
+        described = _document(connection, "experiment", experiments[-1])
+        head = {"id": experiments[-1], "name": name, "versions": experiments, "document": described}
+    return _build(connection, head, experiments if shared else None, ids, chosen, notes + older, detail=False)
+
+
+def groups(connection: Connection) -> list[Group]:
+    """All sessions with a variant, counted by experiment, variant and state; the oldest first."""
+    table = SESSIONS.c
+    query = (
+        select(table.experiment, table.variant, table.state, func.count(), func.max(table.created_s))
+        .where(table.variant.is_not(None))
+        .group_by(table.experiment, table.variant, table.state)
+    )
+    found: dict[tuple[str | None, str], Group] = {}
+    for experiment, variant, state, count, last_s in connection.execute(query):
+        old = found.get((experiment, variant))
+        states = {**(old.states if old else {}), state: count}
+        found[experiment, variant] = Group(
+            experiment, variant, states, max(last_s, old.last_s if old else 0.0)
+        )
+    return sorted(found.values(), key=lambda group: (group.last_s, group.variant, group.experiment or ""))
+
+
+def to_text(report: dict[str, Any]) -> str:
+    """The report as JSON text, the same bytes for the same report."""
+    return json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _build(
+    connection: Connection,
+    experiment: dict[str, Any] | None,
+    experiments: list[str] | None,
+    variants: list[str],
+    chosen: list[Group],
+    notes: list[str],
+    *,
+    detail: bool,
+) -> dict[str, Any]:
+    """Reads the sessions of each variant and puts the report together."""
+    within = () if experiments is None else (SESSIONS.c.experiment.in_(experiments),)
+    columns = {id: load(connection, SESSIONS.c.variant == id, *within) for id in variants}
+    baseline, *others = variants
+    comparisons = []
+    for other in others:
+        if detail and pair(columns[baseline], columns[other]) is None:
+            notes = [
+                *notes,
+                f"{other} and {baseline} have no finalised task card in common; they are not compared.",
+            ]
+            continue
+        comparisons.append(asdict(compare(baseline, columns[baseline], other, columns[other])))
+    report = {
+        "schema": SCHEMA,
+        "title": f"{name_of(baseline)} against {name_of(others[0])}"
+        if experiment is None and others
+        else (experiment or {}).get("name") or name_of(baseline),
+        "experiment": experiment,
+        "baseline": baseline,
+        "variants": [
+            _variant(connection, id, columns[id], [g for g in chosen if g.variant == id], detail)
+            for id in variants
+        ],
+        "comparisons": comparisons,
+        "tasks": _tasks(columns) if detail else [],
+        "metrics": {
+            name: {
+                "title": metrics.load(name).title,
+                "unit": metrics.load(name).unit,
+                "better": metrics.load(name).better,
+                "note": metrics.load(name).note,
+            }
+            for name in metrics.names()
+        },
+        "provenance": origin.sessions(connection, columns, within),
+        "notes": notes + _unfinished([group for group in chosen if group.variant in variants]),
+    }
+    plain: dict[str, Any] = _plain(report)
+    return plain
+
+
+def _variant(
+    connection: Connection, id: str, columns: Columns, chosen: Sequence[Group], detail: bool
+) -> dict[str, Any]:
+    """Everything that is said of one variant."""
+    requests, statuses = columns.requests, np.bincount(columns.requests["status"], minlength=len(STATUSES))
+    errors = np.bincount(requests["error"], minlength=len(ERRORS))
+    states: dict[str, int] = {}
+    for group in chosen:
+        for state, count in group.states.items():
+            states[state] = states.get(state, 0) + count
+    figures = {
+        name: {figure: asdict(found) for figure, found in metrics.load(name).estimate(columns).items()}
+        for name in metrics.names()
+    }
+    return {
+        "id": id,
+        "name": name_of(id),
+        "document": _document(connection, "variant", id),
+        "sessions": dict(sorted(states.items())),
+        "measured": len(columns),
+        "outcomes": {
+            "solved": int((columns.solved == 1).sum()),
+            "failed": int((columns.solved == 0).sum()),
+            "unknown": int(np.isnan(columns.solved).sum()),
+        },
+        "requests": len(requests),
+        "figures": {name: found for name, found in figures.items() if found},
+        "statuses": {name: int(count) for name, count in zip(STATUSES, statuses, strict=True) if count},
+        "errors": {name: int(count) for name, count in zip(ERRORS, errors, strict=True) if count and name},
+        "words": columns.spoken,
+        "estimated_share": float((requests["estimated"] > 0).mean()) if len(requests) else None,
+        "priced_share": float(np.isfinite(requests["cost_usd"]).mean()) if len(requests) else None,
+        "curves": _curves(columns) if detail else {},
+    }
+
+
+def _document(connection: Connection, kind: str, id: str) -> dict[str, Any] | None:
+    """What an entity said; rollouts belong to policies and practices that have no file."""
+    try:
+        return document(connection, kind, id)
+    except UnknownNameError:
+        return None
+
+
+def _curves(columns: Columns) -> dict[str, list[float]]:
+    """The distribution of each metric of requests at the percentiles `CURVE`."""
+    drawn = {}
+    for name in metrics.names():
+        metric = metrics.load(name)
+        if isinstance(metric, PerRequest):
+            values = metric.of(columns)
+            known = np.sort(values[np.isfinite(values)])
+            if len(known) > 1:
+                places = [max(math.ceil(rank / 100 * len(known)) - 1, 0) for rank in CURVE]
+                drawn[name] = [float(value) for value in known[places]]
+    return drawn
+
+
+def _tasks(columns: dict[str, Columns]) -> list[dict[str, Any]]:
+    """For each task card how each variant did: attempts, solved, requests and cost."""
+    tasks: dict[str, dict[str, dict[str, Any]]] = {}
+    for variant, own in columns.items():
+        costs = own.total(own.figure("cost_usd"))
+        for card, solved, count, cost in zip(own.task_cards, own.solved, own.counts, costs, strict=True):
+            cell = tasks.setdefault(card, {}).setdefault(
+                variant, {"attempts": 0, "solved": 0, "unknown": 0, "requests": 0, "cost_usd": None}
+            )
+            cell["attempts"] += 1
+            cell["solved"] += int(solved == 1)
+            cell["unknown"] += int(np.isnan(solved))
+            cell["requests"] += int(count)
+            if np.isfinite(cost):
+                cell["cost_usd"] = (cell["cost_usd"] or 0.0) + float(cost)
+    return [{"task_card": card, "variants": tasks[card]} for card in sorted(tasks, key=_by_number)]
+
+
+def _by_number(card: str) -> tuple[str, int, str]:
+    """Sorts `support/9` before `support/10`."""
+    stem, _, number = name_of(card).rpartition("/")
+    return (stem, int(number), card) if number.isdecimal() else (name_of(card), -1, card)
+
+
+def _unfinished(chosen: Sequence[Group]) -> list[str]:
+    """A sentence for each variant about sessions that are not in any number."""
+    said = []
+    for variant in dict.fromkeys(group.variant for group in chosen):
+        states: dict[str, int] = {}
+        for group in chosen:
+            for state, count in group.states.items():
+                if group.variant == variant and state != SessionState.FINALISED:
+                    states[state] = states.get(state, 0) + count
+        if states:
+            listed = ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
+            said.append(f"Not finalised and in no number here, of {variant}: {listed}.")
+    return said
+
+
+def _names(id: str) -> tuple[str, str]:
+    return id, name_of(id)
+
+
+def _ids(chosen: Sequence[Group], field: str) -> list[str]:
+    """The different ids of the groups, the newest last."""
+    return list(dict.fromkeys(id for group in reversed(chosen) if (id := getattr(group, field))))[::-1]
+
+
+def _of_variant(everything: Sequence[Group], name: str) -> list[Group]:
+    found = [group for group in everything if name in _names(group.variant)]
+    if not found:
+        known = {name_of(group.variant) for group in everything}
+        raise UnknownNameError(
+            "variant with sessions", name, known, next_step="See: melete bench session list"
+        )
+    return found
+
+
+def _newest_versions(chosen: Sequence[Group]) -> tuple[list[str], list[str]]:
+    """For each variant's name the version that has the newest finalised session, and sentences about the others."""
+    newest: dict[str, str] = {}
+    for group in chosen:
+        if group.finalised or name_of(group.variant) not in newest:
+            newest[name_of(group.variant)] = group.variant
+    older = sorted({group.variant for group in chosen} - set(newest.values()))
+    return list(newest.values()), [
+        f"{id} is an older version of {newest[name_of(id)]} and is not in these numbers; name it in full to see it."
+        for id in older
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: floats rounded, what is not finite as null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,162 @@
+"""Tables of a report as rows of text, for the terminal and for Markdown; every number is formatted in one place.
+
+A comparison is one row a metric: both figures, the paired difference with its interval, and in a word what it shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from melete.gateway.entities import name_of
+
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A head, rows of text, and the names of the columns that are aligned to the right."""
+
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    right: tuple[str, ...] = ()
+
+
+def comparison(report: dict[str, Any], found: dict[str, Any]) -> Table:
+    """One row for each metric that both variants of a comparison have."""
+    sides = {variant["id"]: variant for variant in report["variants"]}
+    names = [name_of(found[side]) for side in ("before", "after")]
+    if names[0] == names[1]:
+        names = [found["before"], found["after"]]
+    head = ("metric", *names, "difference", "95 % interval", "cards", "shown")
+    rows = []
+    for difference in found["differences"]:
+        name = difference["metric"]
+        unit, better = report["metrics"][name]["unit"], report["metrics"][name]["better"]
+        if better == "neither" and difference["difference"] == 0:
+            continue
+        rows.append(
+            (
+                report["metrics"][name]["title"],
+                *(middle(sides[found[side]]["figures"].get(name, {}), unit) for side in ("before", "after")),
+                amount(difference["difference"], unit, signed=True),
+                interval(difference["low"], difference["high"], unit, signed=True),
+                str(difference["count"]),
+                difference["verdict"],
+            )
+        )
+    return Table(head, rows, (*names, "difference", "95 % interval", "cards"))
+
+
+def variants(report: dict[str, Any]) -> Table:
+    """One row for each metric, one column for each variant, with intervals."""
+    names = [variant["name"] for variant in report["variants"]]
+    rows = []
+    for name, metric in report["metrics"].items():
+        figures = [variant["figures"].get(name, {}) for variant in report["variants"]]
+        for figure in dict.fromkeys(key for found in figures for key in found):
+            cells = [estimate(found.get(figure), metric["unit"]) for found in figures]
+            rows.append((f"{metric['title']} {figure}".strip(), *cells))
+    return Table(("metric", *names), rows, tuple(names))
+
+
+def counts(report: dict[str, Any]) -> Table:
+    """One row for each variant: sessions, outcomes, requests, errors by class, shares estimated and with a price."""
+    head = ("variant", "sessions", "solved", "requests", "errors", "tokens estimated", "with a price")
+    rows = []
+    for variant in report["variants"]:
+        outcomes = variant["outcomes"]
+        judged = outcomes["solved"] + outcomes["failed"]
+        errors = ", ".join(f"{count:,} {name}" for name, count in variant["errors"].items())
+        rows.append(
+            (
+                variant["id"],
+                f"{variant['measured']:,}",
+                f"{outcomes['solved']:,} of {judged:,}" if judged else DASH,
+                f"{variant['requests']:,}",
+                errors or "none",
+                amount(variant["estimated_share"], "share"),
+                amount(variant["priced_share"], "share"),
+            )
+        )
+    return Table(head, rows, ("sessions", "solved", "requests", "tokens estimated", "with a price"))
+
+
+def middle(figures: dict[str, Any], unit: str) -> str:
+    """A metric's only figure, or its median."""
+    found = figures.get("") or figures.get("p50")
+    return amount(found["value"], unit) if found else DASH
+
+
+def estimate(found: dict[str, Any] | None, unit: str) -> str:
+    """A figure with its interval."""
+    if found is None:
+        return DASH
+    return f"{amount(found['value'], unit)} ({interval(found['low'], found['high'], unit)})"
+
+
+def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
+    """Both ends; an end of which nothing is known is a dash."""
+    return f"{amount(low, unit, signed=signed)} to {amount(high, unit, signed=signed)}"
+
+
+def amount(value: float | None, unit: str, *, signed: bool = False) -> str:
+    """A number as people read it, with its unit; shares in per cent."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    sign = ("+" if value > 0 else "−" if value < 0 else "") if signed else ("−" if value < 0 else "")
+    size = abs(value)
+    if unit == "share":
+        return f"{sign}{size * 100:.1f}{' pp' if signed else ' %'}"
+    if unit == "USD":
+        return f"{sign}${size:,.2f}" if size >= 100 else f"{sign}${_digits(size)}"
+    if unit == "ms" and size >= 10_000:
+        return f"{sign}{_digits(size / 1000)} s"
+    known = {"ms": " ms", "s": " s", "tokens/s": " /s"}
+    return f"{sign}{_digits(size)}{known.get(unit, '')}"
+
+
+def _digits(size: float) -> str:
+    """Three digits that count, and no more of a large number than its whole part."""
+    if size >= 1000:
+        return f"{size:,.0f}"
+    text = f"{size:.3g}"
+    return f"{size:.8f}".rstrip("0") if "e-" in text and size >= 1e-7 else text
+
+
+def text(table: Table) -> str:
+    """A table as plain aligned lines."""
+    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
+    lines = []
+    for row in (table.head, *table.rows):
+        cells = (
+            cell.rjust(width) if name in table.right else cell.ljust(width)
+            for name, cell, width in zip(table.head, row, widths, strict=True)
+        )
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def sentences(report: dict[str, Any], found: dict[str, Any], names: Sequence[str] | None = None) -> list[str]:
+    """What a comparison shows in words, one sentence a metric."""
+    return [
+        f"{report['metrics'][row['metric']]['title']}: {row['sentence']}."
+        for row in found["differences"]
+        if names is None or row["metric"] in names
+    ]
+
+
+def lead(report: dict[str, Any], found: dict[str, Any]) -> str:
+    """What a comparison comes to in one line."""
+    shown = [row for row in found["differences"] if row["verdict"] in ("better", "worse")]
+    parts = [
+        f"{word} in {', '.join(report['metrics'][row['metric']]['title'] for row in rows)}"
+        for word in ("better", "worse")
+        if (rows := [row for row in shown if row["verdict"] == word])
+    ]
+    cards = f"{found['task_cards']:,} task card{'s' if found['task_cards'] != 1 else ''}"
+    attempts = f", {found['pairs']:,} pairs of sessions" if found["pairs"] != found["task_cards"] else ""
+    verdict = "; ".join(parts) if parts else "no difference shown"
+    return f"{found['after']} against {found['before']} on {cards}{attempts}: {verdict}."

@@ -1,0 +1,45 @@
+"""Report an experiment: in the terminal, or as HTML, Markdown, JSON, CSV or Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from melete import find
+
+FORMATS = click.Choice(find.names("melete.bench.exports"))
+
+
+@click.command()
+@click.argument("experiment")
+@click.option("--format", "formats", type=FORMATS, multiple=True, help="Write a file; may be given more than once.")
+@click.option("--out", type=click.Path(path_type=Path), help="Its name, or a folder; ./EXPERIMENT.ENDING by default.")
+def command(experiment: str, formats: tuple[str, ...], out: Path | None) -> None:
+    """Report an experiment: all variants, each compared with the baseline.
+
+    EXPERIMENT is a name, then all its versions count, or NAME@DIGEST. Without --format it is printed. A report holds no
+    prompt, answer, path or key.
+    """
+    from melete import settings as all_settings
+    from melete.bench import exports, report, tables
+    from melete.cli import _show
+    from melete.cli.bench.compare import ANSWERS, show
+    from melete.gateway.collectors import spool
+    from melete.store.database import connect
+
+    settings = all_settings.load()
+    spool.collect(settings)
+    with connect(settings.database) as connection:
+        made = report.of_experiment(connection, experiment)
+    if not formats:
+        for table in (tables.counts(made), tables.variants(made)):
+            _show.table(table.head, table.rows, table.right)
+            click.echo()
+        show(made, ANSWERS)
+        return
+    for name in formats:
+        stem = made["title"].replace("/", "_")
+        place = out or Path()
+        path = place / f"{stem}{exports.suffix(name)}" if out is None or place.is_dir() or len(formats) > 1 else place
+        click.echo(f"Wrote {exports.write(name, made, path)}")
