@@ -24,7 +24,6 @@ from typing import Any
 from sqlalchemy import Connection
 
 import melete
-from melete import find
 from melete.bench import provenance, rollups, workspace
 from melete.bench.experiment import Content, Experiment, Limits
 from melete.bench.folder import Bench
@@ -33,14 +32,16 @@ from melete.bench.outcome import Outcome
 from melete.bench.task_card import Card
 from melete.bench.variant import Variant
 from melete.documents import Document, failure
-from melete.errors import SessionError
-from melete.gateway import entities, ingest, sessions
+from melete.errors import GatewayError, SessionError, UnknownNameError
+from melete.gateway import entities, ingest, process, provider, sessions
 from melete.gateway.collectors import spool
 from melete.gateway.issuers import Credential, Issuer, Policy
+from melete.gateway.issuers.embedded import EmbeddedIssuer
+from melete.gateway.process import Gateway
 from melete.gateway.provider import Provider
 from melete.records import SessionRecord, SessionState
 from melete.settings import Settings
-from melete.store.database import connect
+from melete.store.database import connect, opened
 
 BY_HAND_S = 4 * 3600.0
 """Seconds that a session without a time limit lives."""
@@ -146,6 +147,12 @@ class _Chosen:
         content = self.experiment.record.content if self.experiment else Content()
         return Policy(content.store, content.retention_days, self.limits.max_requests, self.limits.budget_usd)
 
+    @property
+    def repository(self) -> dict[str, Any]:
+        """The repository that the working copy comes from, where the card names one."""
+        source = self.card.card.repository
+        return {} if source is None else {"repository": source.url, "commit": source.commit, "dirty": False}
+
     def entities(self, connection: Connection) -> dict[str, str | None]:
         """Keeps the exact text of every file in force; returns the ids that the session refers to."""
         files: dict[str, Document[Any] | None] = {
@@ -170,9 +177,10 @@ def start(
     *,
     workdir: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
+    issuer: Issuer | None = None,
 ) -> Opened:
     """Opens one session; see `start_many`."""
-    return start_many(settings, [plan], base_url, workdir=workdir, metadata=metadata)[0]
+    return start_many(settings, [plan], base_url, workdir=workdir, metadata=metadata, issuer=issuer)[0]
 
 
 def start_many(
@@ -182,6 +190,7 @@ def start_many(
     *,
     workdir: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
+    issuer: Issuer | None = None,
 ) -> list[Opened]:
     """Opens sessions: their rows in one transaction, then a credential for each, then they are live.
 
@@ -191,6 +200,7 @@ def start_many(
         base_url: address of the gateway, without /v1.
         workdir: where the harness works; a folder `work` of the session's own by default.
         metadata: kept with each session besides what is found out here.
+        issuer: who makes the credentials; our own database by default.
 
     Raises:
         UnknownNameError: a name that no file has.
@@ -207,21 +217,36 @@ def start_many(
     with connect(settings.database) as connection:
         rows = _rows(connection, settings, chosen, found_out)
         records = sessions.open_many(connection, rows)
-    opened = []
+    equipped = []
     try:
-        for record, each in zip(records, chosen, strict=True):
-            opened.append(_equip(settings, record, each, base_url, workdir))
+        with opened(settings.database) as engine:
+            for record, each in zip(records, chosen, strict=True):
+                credential = _issue(issuer or EmbeddedIssuer(engine), record, each)
+                equipped.append(_equip(settings, record, each, credential, base_url, workdir))
         with connect(settings.database) as connection:
-            live = [sessions.move(connection, record.id, SessionState.LIVE) for record in records]
+            live = [
+                sessions.move(
+                    connection, each.session.id, SessionState.LIVE, metadata={"workdir": str(each.workdir)}
+                )
+                for each in equipped
+            ]
     except BaseException:
         for record in records:
             with contextlib.suppress(SessionError):
                 abort(settings, record.id, "it could not be started")
         raise
-    return [replace(each, session=record) for each, record in zip(opened, live, strict=True)]
+    return [replace(each, session=record) for each, record in zip(equipped, live, strict=True)]
 
 
-def finalize(settings: Settings, id: str, outcome: Outcome, *, drain_s: float = DRAIN_S) -> SessionRecord:
+def finalize(
+    settings: Settings,
+    id: str,
+    outcome: Outcome,
+    *,
+    drain_s: float = DRAIN_S,
+    keep_work: bool = False,
+    issuer: Issuer | None = None,
+) -> SessionRecord:
     """Ends a session with its outcome: door closed, what had begun waited for, row finalised, rollups computed.
 
     Args:
@@ -229,12 +254,14 @@ def finalize(settings: Settings, id: str, outcome: Outcome, *, drain_s: float = 
         id: session, or the beginning of its id.
         outcome: what came of it.
         drain_s: seconds to wait for answers that are still on their way.
+        keep_work: whether the working copy stays in the session's folder.
+        issuer: who made its credential, where that was not our own database.
 
     Raises:
         UnknownNameError: no such session.
         SessionError: it has ended already; nothing is changed.
     """
-    return _end(settings, id, SessionState.FINALISED, outcome, drain_s)
+    return _end(settings, id, SessionState.FINALISED, outcome, drain_s, keep_work, issuer)
 
 
 def abort(settings: Settings, id: str, note: str = "", *, drain_s: float = 0.0) -> SessionRecord:
@@ -245,6 +272,54 @@ def abort(settings: Settings, id: str, note: str = "", *, drain_s: float = 0.0) 
         SessionError: it has ended already; nothing is changed.
     """
     return _end(settings, id, SessionState.ABORTED, Outcome("manual", note=note), drain_s)
+
+
+def sweep(settings: Settings) -> list[str]:
+    """Expires sessions whose time is over, and removes what harnesses of ended ones were given; returns the expired.
+
+    Working copies stay, for whoever forgot to finalise.
+    """
+    with connect(settings.database) as connection:
+        expired = sessions.expire_due(connection)
+        for place in workspace.equipped(settings):
+            with contextlib.suppress(UnknownNameError):
+                if sessions.get(connection, place.name).state in sessions.ENDED:
+                    workspace.remove(settings, place.name, keep_work=True)
+    return expired
+
+
+def reach(settings: Settings, variants: Sequence[str], *, start: bool = False) -> Gateway:
+    """The gateway that is up and offers the models of some variants.
+
+    Args:
+        settings: home folder and bench folder.
+        variants: names of variants that are to be played.
+        start: whether to start it, or start it anew, with their providers where it does not offer them.
+
+    Raises:
+        GatewayError: it is not up, or does not offer a model.
+        UnknownNameError: a name that no file has.
+    """
+    bench = Bench(settings)
+    chosen = [bench.variants.read(name).record for name in variants]
+    gateway = process.running(settings)
+    missing = sorted({each.model for each in chosen} - set(gateway.models if gateway else ()))
+    if gateway is not None and not missing:
+        return gateway
+    if start:
+        wanted = {each.provider: bench.providers.read(each.provider).record for each in chosen}
+        known = {one.name: one for one in provider.own(settings) if not one.missing(os.environ)}
+        return process.up(settings, list({**known, **wanted}.values()))
+    if gateway is None:
+        raise GatewayError(
+            "The gateway is not up, and a session without it would have no traffic.",
+            next_step="Start it with: melete gateway up   (or add --up)",
+        )
+    raise GatewayError(
+        f"The gateway that is up does not offer {', '.join(missing)}.",
+        allowed=f"It offers: {', '.join(gateway.models)}.",
+        next_step="Start it anew, with the providers as they are now: melete gateway up   (or add --up)",
+    )
 
 
 def inherited(profile: HarnessProfile, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
@@ -290,7 +365,11 @@ def _rows(
                 "model": each.variant.record.model,
                 "expires_s": now_s + (BY_HAND_S if each.timeout_s is None else each.timeout_s + MARGIN_S),
                 "content": each.policy.content,
-                "metadata": {**found_out, "harness_version": _version(each.profile.record, settings)},
+                "metadata": {
+                    **found_out,
+                    **each.repository,
+                    "harness_version": _version(each.profile.record, settings),
+                },
             }
         )
     return rows
@@ -316,13 +395,21 @@ def _version(profile: HarnessProfile, settings: Settings) -> str | None:
     return provenance.version_of(command, inherited(profile, settings, os.environ))
 
 
-def _equip(
-    settings: Settings, record: SessionRecord, each: _Chosen, base_url: str, workdir: Path | None
-) -> Opened:
-    """Credential, folder and environment of a session whose row is there."""
+def _issue(issuer: Issuer, record: SessionRecord, each: _Chosen) -> Credential:
     assert record.expires_s is not None
+    return issuer.issue(record.id, [each.variant.record.model], record.expires_s, each.policy)
+
+
+def _equip(
+    settings: Settings,
+    record: SessionRecord,
+    each: _Chosen,
+    credential: Credential,
+    base_url: str,
+    workdir: Path | None,
+) -> Opened:
+    """Folder and environment of a session whose row and credential are there."""
     profile, variant = each.profile.record, each.variant.record
-    credential = issuer(settings).issue(record.id, [variant.model], record.expires_s, each.policy)
     place = workspace.make(settings, record.id)
     values = {
         "base_url": base_url,
@@ -351,13 +438,22 @@ def _equip(
     )
 
 
-def _end(settings: Settings, id: str, state: SessionState, outcome: Outcome, drain_s: float) -> SessionRecord:
+def _end(
+    settings: Settings,
+    id: str,
+    state: SessionState,
+    outcome: Outcome,
+    drain_s: float,
+    keep_work: bool = False,
+    issuer: Issuer | None = None,
+) -> SessionRecord:
     with connect(settings.database) as connection:
         found = sessions.get(connection, id)
         if found.state in sessions.ENDED:
             return sessions.move(connection, found.id, state)  # raises, and says when it ended
         sessions.revoke(connection, [found.id], time.time())
-    issuer(settings).revoke(found.id)
+    if issuer is not None:
+        issuer.revoke(found.id)
     drained = drain(settings, found.id, drain_s)
     with connect(settings.database) as connection:
         fields = outcome.fields()
@@ -365,7 +461,7 @@ def _end(settings: Settings, id: str, state: SessionState, outcome: Outcome, dra
             fields["metadata"] = {**fields.get("metadata", {}), "undrained": True}
         ended = sessions.move(connection, found.id, state, **fields)
         rollups.finalise(connection, found.id)
-    workspace.remove(settings, found.id)
+    workspace.remove(settings, found.id, keep_work=keep_work)
     return ended
 
 
@@ -380,12 +476,6 @@ def drain(settings: Settings, id: str, wait_s: float) -> bool:
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.1)
-
-
-def issuer(settings: Settings) -> Issuer:
-    """Who makes the credentials of sessions."""
-    made: Issuer = find.load("melete.gateway.issuers", "embedded", "issuer").issuer(settings)
-    return made
 
 
 _NOTHING = dict.fromkeys(PLACEHOLDERS, "")

@@ -60,7 +60,7 @@ class TaskCard(BaseModel):
 
     name: str = Field("", description="The file's name, filled in by the reader.")
     description: str = Field("", description="One sentence for people.")
-    prompt: str = Field("", max_length=200_000, description="What is asked.")
+    prompt: str = Field("", max_length=100_000, description="What is asked.")
     files: dict[str, str] = Field({}, description="Files of the working copy: path to text.")
     folder: str | None = Field(None, description="Folder (from the card's) whose files are copied.")
     repository: Repository | None = Field(None, description="Repository that is copied.")
@@ -112,6 +112,11 @@ class Card:
             scenario = self.card.scenario
             return {"scenario": scenario.name, "split": scenario.split, "number": self.number}
         return {"prompt": self.card.prompt}
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the task brings something to work on."""
+        return bool(self.card.files or self.card.folder or self.card.repository)
 
     @property
     def document(self) -> dict[str, Any]:

@@ -44,15 +44,21 @@ def make(settings: Settings, session: str) -> Path:
         StorageError: it cannot be written.
     """
     place = folder(settings, session)
-    with _writing(place):
+    with writing(place):
         (place / "harness").mkdir(parents=True, exist_ok=True)
         place.chmod(0o700)
     return place
 
 
-def remove(settings: Settings, session: str) -> None:
-    """Removes a session's folder; what cannot be removed stays."""
-    shutil.rmtree(folder(settings, session), ignore_errors=True)
+def equipped(settings: Settings) -> list[Path]:
+    """Folders of sessions whose harness still has what it was given."""
+    return sorted(path.parent for path in (settings.gateway / "sessions").glob("*/harness"))
+
+
+def remove(settings: Settings, session: str, *, keep_work: bool = False) -> None:
+    """Removes a session's folder, or all of it but the working copy; what cannot be removed stays."""
+    place = folder(settings, session)
+    shutil.rmtree(place / "harness" if keep_work else place, ignore_errors=True)
 
 
 def write_files(profile: HarnessProfile, beside: Path, place: Path, values: Mapping[str, str]) -> list[Path]:
@@ -78,7 +84,7 @@ def write_files(profile: HarnessProfile, beside: Path, place: Path, values: Mapp
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"{source}: the template of a harness cannot be read ({error}).") from error
         path = place / name
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
                 out.write(render(template, values))
@@ -95,7 +101,7 @@ def prepare(card: Card, work: Path) -> None:
     """
     if card.card.repository is not None:
         _check_out(card.card.repository, card.folder, work)
-    with _writing(work):
+    with writing(work):
         work.mkdir(parents=True, exist_ok=True)
         if card.card.folder is not None:
             _copy(card.folder / card.card.folder, work)
@@ -108,7 +114,7 @@ def prepare(card: Card, work: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Names what could not be written, and why."""
     try:
         yield
