@@ -31,7 +31,7 @@ demo: setup ## Train a small language model from real text, teach it tools, let 
 	$(BIN)/melete run examples/demo.yaml
 
 test: setup ## Fast tests (MARKS="not gpu" runs all that need no GPU)
-	$(BIN)/pytest -n $(WORKERS) -m "$(MARKS)"
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "$(MARKS)"
 
 test-all: ## All tests that need no GPU: also slow, browser and postgres ones
 	$(MAKE) test MARKS="not gpu"
