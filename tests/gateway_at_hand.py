@@ -30,7 +30,6 @@ from typing import Any
 
 import pytest
 
-from melete import find
 from melete import settings as configured
 from melete.errors import GatewayError
 from melete.gateway import process, program
@@ -83,13 +82,14 @@ def lend(
 ) -> Lent:
     """Opens a session in a home and issues its key."""
     from melete.gateway import sessions
+    from melete.gateway.issuers.embedded import EmbeddedIssuer
     from melete.store import database
 
     expires_s = time.time() + expires_in_s
-    with database.connect(settings.database) as connection:
-        opened = sessions.open_session(connection, model=models[0], expires_s=expires_s)
-    issuer = find.load("melete.gateway.issuers", "embedded", "issuer").issuer(settings)
-    return Lent(opened.id, issuer.issue(opened.id, models, expires_s, policy).key)
+    with database.opened(settings.database) as engine:
+        with engine.begin() as connection:
+            opened = sessions.open_session(connection, model=models[0], expires_s=expires_s)
+        return Lent(opened.id, EmbeddedIssuer(engine).issue(opened.id, models, expires_s, policy).key)
 
 
 def rows(settings: Settings, session: str, count: int = 0, wait_s: float = 20.0) -> list[dict[str, Any]]:
