@@ -109,9 +109,7 @@ def note_requests(connection: Connection, sessions: Iterable[str]) -> None:
 def drop_rollups(connection: Connection, sessions: Iterable[str]) -> None:
     """Drops the rollups of sessions whose requests changed; who reads them next computes them again."""
     for some in chunks(sorted(sessions)):
-        connection.execute(
-            delete(ROLLUPS).where(ROLLUPS.c.scope == "session", ROLLUPS.c.scope_id.in_(some))
-        )
+        connection.execute(delete(ROLLUPS).where(ROLLUPS.c.scope == "session", ROLLUPS.c.scope_id.in_(some)))
 
 
 def alone(connection: Connection) -> None:

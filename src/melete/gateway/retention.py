@@ -13,10 +13,9 @@ from pathlib import Path
 from sqlalchemy import Engine, Table, delete, select
 
 from melete.gateway import spool
-from melete.gateway.collectors.spool import segment_key
-from melete.store.models import RequestContentRow, SpoolPositionRow
+from melete.gateway.collectors import _segments
+from melete.store.models import RequestContentRow
 
-POSITIONS: Table = SpoolPositionRow.__table__  # type: ignore[assignment]
 CONTENTS: Table = RequestContentRow.__table__  # type: ignore[assignment]
 KEEP_SEGMENTS_S = 24 * 3600.0
 
@@ -47,19 +46,19 @@ def purge_segments(
     """
     now_s = time.time() if now_s is None else now_s
     with engine.connect() as connection:
-        read = {row.segment: row.offset for row in connection.execute(select(POSITIONS))}
+        read = {row.segment: row.offset for row in connection.execute(select(_segments.POSITIONS))}
     gone = []
     for path in sorted(folder.glob("*.jsonl")):
         state = path.stat()
-        if state.st_size != read.get(segment_key(path)) or state.st_mtime > now_s - keep_s:
+        if state.st_size != read.get(_segments.key(path)) or state.st_mtime > now_s - keep_s:
             continue
         if not alive(_writer_of(path)) or _following(path).exists():
-            key = segment_key(path)
+            key = _segments.key(path)
             path.unlink()
             gone.append(key)
     if gone:
         with engine.begin() as connection:
-            connection.execute(delete(POSITIONS).where(POSITIONS.c.segment.in_(gone)))
+            connection.execute(delete(_segments.POSITIONS).where(_segments.POSITIONS.c.segment.in_(gone)))
     return [key.partition("/")[2] for key in gone]
 
 

@@ -69,7 +69,7 @@ def get(connection: Connection, id: str) -> SessionRecord:
     exact = connection.execute(select(SESSIONS).where(SESSIONS.c.id == id)).mappings().first()
     if exact is not None:
         return _record(exact)
-    begins = and_(SESSIONS.c.id >= id, SESSIONS.c.id < id + "\x7f")
+    begins = SESSIONS.c.id.startswith(id, autoescape=True)
     found = (
         connection.execute(select(SESSIONS).where(begins).order_by(SESSIONS.c.id).limit(8)).mappings().all()
     )

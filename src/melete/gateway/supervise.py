@@ -357,16 +357,18 @@ class Housekeeping:
 
     def _once(self, engine: Engine) -> None:
         from melete.gateway import retention, sessions
-        from melete.gateway.collectors import spool
+        from melete.gateway.collectors import contents, spool
 
-        folder = self._settings.gateway / "spool"
+        folder, kept = self._settings.gateway / "spool", self._settings.gateway / "content"
         spool.collect_into(engine, folder)
+        contents.collect_into(engine, kept)
         with engine.begin() as connection:
             sessions.expire_due(connection)
         if time.monotonic() - self._purged_s > PURGE_S:
             self._purged_s = time.monotonic()
             retention.purge_contents(engine)
             retention.purge_segments(engine, folder)
+            retention.purge_segments(engine, kept, keep_s=0.0)
 
 
 def scrape_key(settings: Settings) -> str:
