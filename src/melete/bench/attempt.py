@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def play(
         )
         if ended.reason == "interrupted":
             return session.abort(settings, opened.session.id, "interrupted"), ended
-        outcome = judged(opened.card.card.checker, Evidence(workdir, ended.output), ended, opened.timeout_s)
+        seen = {"exit_code": ended.exit_code, "ended": ended.reason, "wall_s": round(ended.wall_s, 3)}
+        outcome = replace(judged(opened, Evidence(workdir, ended.output), ended), seen=seen)
         return session.finalize(settings, opened.session.id, outcome, keep_work=keep_work), ended
     except BaseException as error:
         with contextlib.suppress(SessionError):  # it may have ended by itself, such as by its time
@@ -102,16 +104,18 @@ def environment(settings: Settings, opened: Opened) -> dict[str, str]:
     return {**session.inherited(opened.profile, settings, os.environ), **opened.environment}
 
 
-def judged(
-    checker: dict[str, Any], evidence: Evidence, ended: Ended | None = None, timeout_s: float | None = None
-) -> Outcome:
+def judged(opened: Opened, evidence: Evidence, ended: Ended) -> Outcome:
     """The outcome of what a harness left behind.
 
     Raises:
         SandboxError: the checker needs the sandbox, which could not be set up.
     """
-    if ended is not None and ended.reason == "timeout":
-        return Outcome("checker", solved=False, note=f"not done within {timeout_s:g} s")
+    if ended.reason == "timeout":
+        return Outcome("checker", solved=False, note=f"not done within {opened.timeout_s:g} s")
+    return _outcome(opened.card.card.checker, evidence)
+
+
+def _outcome(checker: dict[str, Any], evidence: Evidence) -> Outcome:
     verdict = checkers.run(checker, evidence)
     if verdict is None:
         return Outcome("manual", note="nobody has judged it")
@@ -132,12 +136,14 @@ def check(settings: Settings, id: str) -> Outcome:
             if record.task_card is not None
             else {}
         )
-    if not document.get("checker"):
+    checker = document.get("checker")
+    if not checker or checkers.needs_output(checker):
+        why = "looks at what the harness prints, which nobody caught" if checker else "is not there"
         raise SessionError(
-            f"The task card of session {record.id} has no checker.",
+            f"The checker of session {record.id} {why}.",
             next_step="Say it yourself: --solved or --failed.",
         )
     workdir = Path(str(record.metadata.get("workdir", "")))
     if not workdir.is_dir():
         raise SessionError(f"The folder in which session {record.id} worked is not there: {workdir}.")
-    return judged(document["checker"], Evidence(workdir))
+    return _outcome(checker, Evidence(workdir))

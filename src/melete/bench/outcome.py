@@ -25,6 +25,7 @@ class Outcome:
         score: from 0 to 1, where there is one.
         note: one line.
         self_reported: figures of the harness's own, kept beside the measured ones and never mixed with them.
+        seen: what was seen from outside, such as its exit code.
     """
 
     source: Literal["manual", "checker", "harness"]
@@ -32,6 +33,7 @@ class Outcome:
     score: float | None = None
     note: str = ""
     self_reported: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.score is not None and not (math.isfinite(self.score) and 0.0 <= self.score <= 1.0):
@@ -45,8 +47,9 @@ class Outcome:
             "outcome_source": self.source,
             "outcome_note": one_line(self.note) or None,
         }
+        kept["metadata"] = dict(self.seen)
         if self.self_reported:
-            kept["metadata"] = {"self_reported": figures(self.self_reported)}
+            kept["metadata"]["self_reported"] = figures(self.self_reported)
         return kept
 
 

@@ -44,7 +44,7 @@ from melete.settings import Settings
 from melete.store.database import connect, opened
 
 BY_HAND_S = 4 * 3600.0
-"""Seconds that a session without a time limit lives."""
+"""Seconds that a session without a time limit lives, and one that a person plays."""
 MARGIN_S = 120.0
 """Seconds that a credential outlives the time limit of its session, for the last answer and the checker."""
 DRAIN_S = 10.0
@@ -458,7 +458,7 @@ def _end(
     with connect(settings.database) as connection:
         fields = outcome.fields()
         if not drained:
-            fields["metadata"] = {**fields.get("metadata", {}), "undrained": True}
+            fields["metadata"]["undrained"] = True
         ended = sessions.move(connection, found.id, state, **fields)
         rollups.finalise(connection, found.id)
     workspace.remove(settings, found.id, keep_work=keep_work)

@@ -39,11 +39,16 @@ class Traffic:
         parts.append(f"{self.tokens_in:,} tokens in, {self.tokens_out:,} out")
         if self.cost_usd is not None:
             parts.append(
-                f"${self.cost_usd:.4f}" + (f" ({self.unpriced} without a price)" if self.unpriced else "")
+                usd(self.cost_usd) + (f" ({self.unpriced} without a price)" if self.unpriced else "")
             )
         if self.last_error:
             parts.append(f"last error: {self.last_error}")
         return ", ".join(parts)
+
+
+def usd(cost: float) -> str:
+    """An amount of USD; small ones with more digits."""
+    return f"${cost:.6f}" if cost < 0.1 else f"${cost:,.2f}"
 
 
 def of_session(connection: Connection, id: str) -> Traffic:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from melete.bench.session import Opened
-    from melete.bench.traffic import Traffic
     from melete.records import SessionRecord
     from melete.settings import Settings
 
@@ -55,13 +54,13 @@ def start(
     eval "$(melete bench session start --variant careful --task capital)"
     """
     from melete import settings as all_settings
-    from melete.bench import session, snippet
+    from melete.bench import checkers, session, snippet
     from melete.bench.session import Plan
 
     settings = all_settings.load()
     session.sweep(settings)
     gateway = session.reach(settings, [variant], start=start_gateway)
-    plan = Plan(variant, task, experiment, attempt, timeout_s)
+    plan = Plan(variant, task, experiment, attempt, timeout_s or session.BY_HAND_S)
     opened = session.start(settings, plan, gateway.url, workdir=_workdir(settings, task, here))
     try:
         click.echo(snippet.render(kind, opened.environment, opened.unset), nl=False)
@@ -70,10 +69,9 @@ def start(
         session.abort(settings, opened.session.id, "its environment could not be handed over")
         raise
     _say(f"Session {opened.session.id} is live for {_left(opened.session)}; its key is shown this once.")
-    _say(
-        "End it with: melete bench session finalize "
-        + ("--check" if opened.card.card.checker else "--solved")
-    )
+    checker = opened.card.card.checker
+    how = "--check" if checker and not checkers.needs_output(checker) else "--solved, or --failed"
+    _say(f"End it with: melete bench session finalize {how}")
 
 
 def _workdir(settings: Settings, task: str, here: bool) -> Path | None:
@@ -140,6 +138,7 @@ def list_command(
             used = traffic.of_session(connection, each.id)
             names = [name_of(id) if id else None for id in (each.variant, each.task_card)]
             age = _show.age(time.time() - each.created_s)
+            cost = None if used.cost_usd is None else traffic.usd(used.cost_usd)
             rows.append(
                 (
                     each.id,
@@ -148,7 +147,7 @@ def list_command(
                     *names,
                     each.attempt,
                     used.requests,
-                    _usd(used),
+                    cost,
                     age,
                 )
             )
@@ -309,10 +308,6 @@ def _outcome(session: SessionRecord) -> str:
     word = {True: "solved", False: "not solved", None: ""}[session.solved]
     score = "" if session.score is None else f"score {session.score:.2f}"
     return ", ".join(part for part in (word, score) if part) or "no outcome"
-
-
-def _usd(used: Traffic) -> str | None:
-    return None if used.cost_usd is None else f"${used.cost_usd:.4f}"
 
 
 def _left(session: SessionRecord) -> str:
