@@ -98,7 +98,7 @@ def document(providers: Sequence[Provider], warm_url: str) -> dict[str, Any]:
 def text(config: dict[str, Any]) -> str:
     """The config as YAML."""
     head = "# Written by `melete gateway up` from the provider files; changes here are lost.\n"
-    return head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return head + yaml.safe_dump(config, sort_keys=False)
 
 
 def write(path: Path, content: str) -> None:
