@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -33,6 +34,8 @@ from melete.gateway.spool import SpoolWriter
 
 LONGEST_COUNTED = 400_000
 """Characters of a prompt whose tokens are counted when the provider told none; a longer one counts a fourth."""
+
+MODEL = re.compile(rb'"model"\s*:\s*"([^"]{1,200})"')
 
 
 class DeploymentMismatch(HTTPException):
@@ -73,8 +76,11 @@ class Capture(CustomLogger):
         if exchange is None:
             return
         facts = _facts(_deployment_id(kwargs))
+        exchange.prefix = facts.prefix
         if facts.model is not None and facts.model != exchange.model:
             raise DeploymentMismatch(403, "Another model would have answered than the one that was named.")
+        if exchange.attempts and exchange.attempts[-1].ended_s is None:
+            return  # an endpoint that LiteLLM translates into another one announces the same try twice
         now_s = time.monotonic()
         exchange.attempts.append(Attempt(len(exchange.attempts), facts.id, facts.provider, now_s))
 
@@ -98,8 +104,7 @@ class Capture(CustomLogger):
         attempt.status = "error"
         attempt.http_status = status if isinstance(status, int) else None
         attempt.error_class = class_of(attempt.http_status, str(exception)[:2000], type(exception).__name__)
-        upstream = headers.get("x-request-id") or headers.get("request-id")
-        attempt.upstream_request_id = upstream if isinstance(upstream, str) else None
+        attempt.upstream_request_id = _request_id(headers)
         exchange.upstream_request_id = attempt.upstream_request_id
         recorder.attempted(exchange, attempt)
 
@@ -108,24 +113,39 @@ class Capture(CustomLogger):
     ) -> None:
         """An upstream answered as a whole; the model is still the one that it named itself."""
         exchange = _exchange()
-        if exchange is not None:
-            model = getattr(response, "model", None)
-            exchange.model_answered = model if isinstance(model, str) else exchange.model_answered
+        if exchange is None:
+            return
+        told = response if isinstance(response, Mapping) else getattr(response, "__dict__", {})
+        model = told.get("model")
+        exchange.model_answered = exchange.model_answered or (model if isinstance(model, str) else None)
+        hidden = getattr(response, "_hidden_params", None) or told.get("_hidden_params")
+        headers = hidden.get("headers") if isinstance(hidden, Mapping) else None
+        if isinstance(headers, Mapping) or hasattr(headers, "get"):
+            exchange.upstream_request_id = _request_id(headers) or exchange.upstream_request_id
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         """Passes a stream on; takes the counts that LiteLLM hides from a client that did not ask for them."""
         exchange = _exchange()
+        usage = last = None
         async for item in response:
             if exchange is not None:
-                usage = getattr(item, "usage", None)
-                if usage is not None and exchange.endpoint == "chat":
-                    exchange.answer.tokens = openai_tokens(_plain(usage)) or exchange.answer.tokens
+                last = item
+                usage = getattr(item, "usage", None) or usage
                 if exchange.model_answered is None:
-                    model = getattr(item, "model", None)
-                    exchange.model_answered = model if isinstance(model, str) else None
+                    exchange.model_answered = _model_of(item)
             yield item
+        if exchange is None:
+            return
+        if exchange.endpoint == "chat":
+            hidden = getattr(last, "_hidden_params", None)
+            usage = usage or (hidden.get("usage") if isinstance(hidden, Mapping) else None)
+            exchange.answer.tokens = openai_tokens(_plain(usage)) or exchange.answer.tokens
+        parts = _parts(response)
+        if parts is not None:
+            exchange.cut = not parts
+            exchange.counted_here = not any(getattr(part, "usage", None) for part in parts)
 
 
 class Facts:
@@ -136,6 +156,7 @@ class Facts:
         self.model: str | None = None
         self.provider: str | None = None
         self.upstream: str | None = None
+        self.prefix = ""
         self.prices: dict[str, float] | None = None
         proxy = sys.modules.get("litellm.proxy.proxy_server")
         router = getattr(proxy, "llm_router", None)
@@ -144,6 +165,7 @@ class Facts:
             return
         self.model = found.model_name
         self.upstream = found.litellm_params.model
+        self.prefix = f"{self.upstream.split('/', 1)[0]}/"
         self.provider = getattr(found.model_info, "provider", None)
         parameters = found.litellm_params.model_dump(exclude_none=True)
         if getattr(found.model_info, "priced", False) and "input_cost_per_token" in parameters:
@@ -181,15 +203,15 @@ def price(exchange: Exchange, tokens: Tokens) -> tuple[float | None, str]:
 def count(exchange: Exchange) -> Tokens:
     """Estimated counts of a prompt and an answer for which the provider told none."""
     body = exchange.body or {}
-    prompt = body.get("messages") or body.get("input") or ""
-    size = len(str(prompt))
-    try:
-        if size <= LONGEST_COUNTED and isinstance(body.get("messages"), list):
-            tokens_in = litellm.token_counter(model="gpt-4o", messages=body["messages"])
-        else:
-            tokens_in = size // 4
-    except Exception:  # messages of any shape come by here; an estimate must not fail a request
-        tokens_in = size // 4
+    messages = body.get("messages")
+    prompt = str(messages or body.get("input") or "")
+    tokens_in = len(prompt) // 4
+    if len(prompt) <= LONGEST_COUNTED:
+        try:
+            told = {"messages": messages} if isinstance(messages, list) else {"text": prompt}
+            tokens_in = litellm.token_counter(model="gpt-4o", **told)
+        except Exception:  # messages of any shape come by here; an estimate must not fail a request
+            logging.getLogger(__name__).debug("the prompt could not be counted")
     return Tokens(tokens_in, (exchange.answer.characters + 3) // 4, estimated=True)
 
 
@@ -230,6 +252,33 @@ def _deployment_id(kwargs: Mapping[str, Any]) -> str | None:
         information = holder.get("model_info") if isinstance(holder, Mapping) else None
         if isinstance(information, Mapping) and isinstance(information.get("id"), str):
             return str(information["id"])
+    return None
+
+
+def _request_id(headers: Any) -> str | None:
+    found = headers.get("x-request-id") or headers.get("request-id")
+    return found if isinstance(found, str) else None
+
+
+def _model_of(item: Any) -> str | None:
+    """The model that a part of a stream names: an object, or the bytes of an Anthropic stream's first event."""
+    if isinstance(item, bytes):
+        named = MODEL.search(item[:2000])
+        return named[1].decode("ascii", "replace") if named else None
+    response = getattr(item, "response", item)
+    model = getattr(response, "model", None)
+    return model if isinstance(model, str) else None
+
+
+def _parts(response: Any) -> list[Any] | None:
+    """What an upstream really streamed, where LiteLLM keeps it; None where this cannot be seen."""
+    for _ in range(3):
+        parts = getattr(response, "chunks", None)
+        if isinstance(parts, list):
+            return parts
+        response = getattr(response, "litellm_custom_stream_wrapper", None) or getattr(
+            response, "completion_stream", None
+        )
     return None
 
 

@@ -30,6 +30,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 BODY_WAIT_S = 120.0
+LEAVING_S = 2.0
+"""Seconds that LiteLLM gets to wind up a stream whose client has left."""
 HEALTH = frozenset({"/health/liveliness", "/health/liveness", "/health/readiness"})
 METRICS = frozenset({"/metrics", "/metrics/"})
 INNER_KEY = b"Bearer sk-admitted-by-the-door"
@@ -193,14 +195,22 @@ class Door:
         )
         back = Back(exchange, self.recorder, wire, send)
         watcher = asyncio.ensure_future(wire.watch())
+        running = asyncio.ensure_future(self.application(inner, wire.receive, back.send))
         try:
-            await self.application(inner, wire.receive, back.send)
+            await asyncio.wait({running, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done() and not exchange.ended:
+                back.broken("client_abort")
+                await asyncio.wait({running}, timeout=LEAVING_S if back.streaming else 0)
+                running.cancel()  # nobody waits for the answer, so the upstream need not go on
+            await running
         except asyncio.CancelledError:
-            back.broken("client_abort" if wire.left.is_set() else "interrupted")
-            raise
+            if not wire.left.is_set():
+                running.cancel()
+                back.broken("interrupted")
+                raise
         finally:
             watcher.cancel()
-            back.broken("client_abort" if wire.left.is_set() else "error")
+            back.broken("error")
 
     async def _warm(self, visit: Visit, scope: Message, receive: Receive, send: Send) -> None:
         """A call of the warm-up: its one model and no record."""
@@ -245,8 +255,8 @@ class Back:
         self._recorder = recorder
         self._wire = wire
         self._send = send
+        self.streaming = False
         self._status: int | None = None
-        self._stream = False
         self._whole: list[bytes] = []
         self._size = 0
         exchange.answer.keep_text = exchange.admission.content
@@ -256,7 +266,7 @@ class Back:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             headers = {name.lower(): value for name, value in message["headers"]}
-            self._stream = headers.get(b"content-type", b"").startswith(b"text/event-stream")
+            self.streaming = headers.get(b"content-type", b"").startswith(b"text/event-stream")
             _read_headers(self.exchange, headers)
             message = {**message, "headers": _headers_back(message["headers"], self.exchange.id)}
         elif message["type"] == "http.response.body" and not self.exchange.ended:
@@ -271,7 +281,7 @@ class Back:
     def _body(self, data: bytes, *, last: bool) -> None:
         answer = self.exchange.answer
         now_s = time.monotonic()
-        if self._stream:
+        if self.streaming:
             answer.feed(data, now_s)
             if answer.done or answer.error or last:
                 self._finish()
@@ -293,7 +303,7 @@ class Back:
             told, code = answer.error or ("", None)
             failed = exchange.attempts[-1].error_class if exchange.attempts else None
             self._end("error", failed or class_of(code if status < 400 else status, told))
-        elif exchange.cut or (self._stream and not answer.done):
+        elif exchange.cut or (self.streaming and not answer.done):
             self._end("error", "connection")
         else:
             self._end("cache_hit" if exchange.cached else "ok", None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from melete.gateway import content
@@ -41,7 +41,8 @@ TOLD = (
     ("context_window", ("context window", "context_length", "maximum context", "prompt is too long")),
     ("content_filter", ("content_filter", "content policy", "content_policy", "content management policy")),
     ("connection", ("connection error", "cannot connect", "server disconnected", "readerror", "peer closed",
-                    "connection reset", "incomplete chunked", "payload is not completed", "connection refused")),
+                    "connection reset", "incomplete chunked", "payload is not completed", "connection refused",
+                    "before any terminal event")),
     ("timeout", ("timed out", "timeout")),
     ("rate_limit", ("rate limit", "rate_limit")),
 )  # fmt: skip
@@ -65,7 +66,14 @@ class Attempt:
 
 @dataclass
 class Exchange:
-    """A request of a session from its admission to its end."""
+    """A request of a session from its admission to its end.
+
+    Attributes:
+        wall_s: start, in seconds since the epoch; `started_s` the same by a clock that is never set.
+        prefix: what LiteLLM writes before the upstream's own name of a model.
+        cut: the upstream ended its stream before it said anything.
+        counted_here: LiteLLM counted the tokens of a stream itself, as its upstream told none.
+    """
 
     admission: Admission
     endpoint: str
@@ -82,7 +90,9 @@ class Exchange:
     attempts: list[Attempt] = field(default_factory=list)
     model_answered: str | None = None
     usage: Any = None
+    prefix: str = ""
     cut: bool = False
+    counted_here: bool = False
     call_id: str | None = None
     overhead_ms: float | None = None
     cost_header: float | None = None
@@ -165,6 +175,10 @@ class Recorder:
         exchange.ended = True
         now_s = time.monotonic()
         tokens = exchange.answer.tokens
+        if tokens is not None and tokens.input == 0:
+            tokens = None  # a prompt has tokens, so nobody counted
+        if tokens is not None and exchange.counted_here:
+            tokens = replace(tokens, estimated=True)
         if tokens is None and (status in ("ok", "client_abort", "cache_hit") or exchange.answer.characters):
             tokens = self._count(exchange)
         cost_usd, cost_source = self._price(exchange, tokens) if tokens else (None, "none")
@@ -184,7 +198,10 @@ class Recorder:
             "http_status": http_status,
             "error_class": error_class,
             "call_id": exchange.call_id,
-            "model_answered": exchange.model_answered or exchange.answer.model,
+            "model_answered": (exchange.model_answered or exchange.answer.model or "").removeprefix(
+                exchange.prefix
+            )
+            or None,
             "deployment": last.deployment if last else None,
             "provider": last.provider if last else None,
             "attempts": len(exchange.attempts),

@@ -35,10 +35,10 @@ _OPENAI = frozenset({
 })  # fmt: skip
 PARAMETERS = {
     "chat": _SAMPLING | _OPENAI | {
-        "messages", "n", "stop", "max_tokens", "max_completion_tokens", "presence_penalty",
-        "frequency_penalty", "logit_bias", "logprobs", "seed", "response_format", "functions", "function_call",
-        "reasoning_effort", "verbosity", "modalities", "audio", "prediction", "web_search_options", "thinking", "reasoning", "top_k", "min_p",
-        "repetition_penalty", "chat_template_kwargs",
+        "messages", "n", "stop", "max_tokens", "max_completion_tokens", "presence_penalty", "frequency_penalty",
+        "logit_bias", "logprobs", "seed", "response_format", "functions", "function_call", "reasoning_effort",
+        "verbosity", "modalities", "audio", "prediction", "web_search_options", "thinking", "reasoning", "top_k",
+        "min_p", "repetition_penalty", "chat_template_kwargs",
     },
     "responses": _SAMPLING | _OPENAI | {
         "input", "instructions", "max_output_tokens", "max_tool_calls", "text", "reasoning", "truncation", "include",
