@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from melete.errors import CheckpointError
+
 
 @click.command("serve")
 @click.option(
@@ -16,6 +18,7 @@ import click
     help="Deployed agent, NAME or NAME_vVERSION; may be repeated. Others can be loaded while it runs.",
 )  # fmt: skip
 @click.option("--agents", "all_agents", is_flag=True, help="All deployed agents.")
+@click.option("--no-model", is_flag=True, help="Serve the API over the store only.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address; anything but loopback needs a token."
 )
@@ -33,6 +36,7 @@ def command(
     specs: tuple[str, ...],
     names: tuple[str, ...],
     all_agents: bool,
+    no_model: bool,
     host: str,
     port: int,
     device: str,
@@ -41,10 +45,13 @@ def command(
 ) -> None:
     """Serve models at an OpenAI-compatible URL, with a chat page.
 
+    What the store knows (sessions, requests, comparisons) is at /api/v1, also with --no-model.
     Set MELETE_TOKEN to ask clients for a token; it is compulsory for any address but loopback. Stop with Ctrl-C.
     """
     from melete import find, settings
 
+    if no_model and (specs or names or all_agents):
+        raise click.UsageError("--no-model goes with neither --model, --agent nor --agents.")
     configured = settings.load()
     server_room = find.load("melete.serve", "server", "part of the server")
     # A taken port is said before a model is loaded, which may take long.
@@ -52,18 +59,30 @@ def command(
     models = find.load("melete.serve", "models", "part of the server")
     deployed = find.load("melete.serve", "deployment", "part of the server")
     names = (*names, *(deployed.names(configured) if all_agents else ()))
-    specs = specs or (() if names else ("latest",))
-    served = models.load_all(specs, configured, device=device, slots=slots, waiting=queue)
+    specs = specs or (() if names or no_model else ("latest",))
+    try:
+        served = models.load_all(specs, configured, device=device, slots=slots, waiting=queue)
+    except CheckpointError as error:
+        alone = "Or serve only what the store knows: melete serve --no-model"
+        raise CheckpointError(error.found, allowed=error.next_step, next_step=alone) from error
     agents = find.load("melete.serve", "agents", "part of the server").Agents(
         served, configured, device=device, slots=slots, waiting=queue
     )
     for name in names:
         agents.open(name)
-    server = server_room.Server(served, configured, listener=listener, agents=agents)
+    api = find.load("melete.api", "app", "part of the API")
+    mounts = {api.PREFIX: api.create_app(configured)}
+    server = server_room.Server(served, configured, listener=listener, agents=agents, mounts=mounts)
 
     def say() -> None:
+        click.echo(f"Serving {', '.join(served) or 'no model'}")
+        if served:
+            say_models()
+        click.echo(f"  Store {server.url}{api.PREFIX}/")
+        click.echo("Stop with Ctrl-C.")
+
+    def say_models() -> None:
         first = next(iter(served))
-        click.echo(f"Serving {', '.join(served)}")
         click.echo(f"  API   {server.url}/v1")
         click.echo(f"  Chat  {server.url}/chat")
         if agents.listed():
@@ -71,6 +90,5 @@ def command(
         key = '-H "Authorization: Bearer $MELETE_TOKEN" ' if configured.token else ""
         body = f'{{"model": "{first}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
         click.echo(f"  Try   curl {server.url}/v1/chat/completions {key}-d '{body}'")
-        click.echo("Stop with Ctrl-C.")
 
     server.run(on_ready=say)

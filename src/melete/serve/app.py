@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import melete
 from melete.errors import CheckpointError, MeleteError, UnknownNameError
@@ -59,6 +59,7 @@ def create_app(
     settings: Settings,
     recorder: Recorder | None = None,
     agents: Agents | None = None,
+    mounts: Mapping[str, ASGIApp] | None = None,
 ) -> FastAPI:
     """Builds the application over loaded models; their engines run while the application does.
 
@@ -67,6 +68,7 @@ def create_app(
         settings: the token to ask for, and where checkpoints are found on a reload.
         recorder: knows the keys of episodes that practise here, whose completions it records.
         agents: deployed agents that this server offers and can load, over the same `models`.
+        mounts: path to an application that answers below it, behind the same gate.
     """
 
     @contextlib.asynccontextmanager
@@ -131,6 +133,8 @@ def create_app(
         agent_routes.add_to(app, agents)
     page.add_to(app, models, settings)
     app.mount("/static", page.Assets(directory=page.STATIC), name="static")
+    for path, mounted in (mounts or {}).items():
+        app.mount(path, mounted)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(MeleteError, _on_melete_error)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from melete.errors import ServerError
 from melete.serve import app, models
@@ -40,6 +41,7 @@ class Server:
         listener: an already bound socket, from `bind`.
         recorder: knows the keys of episodes that practise here; None serves none.
         agents: deployed agents over the same `served`; None offers none and loads none.
+        mounts: path to an application that answers below it, behind the same gate.
 
     Raises:
         ServerError: the port is taken, or the address needs a token.
@@ -55,12 +57,13 @@ class Server:
         listener: socket.socket | None = None,
         recorder: Recorder | None = None,
         agents: Agents | None = None,
+        mounts: Mapping[str, ASGIApp] | None = None,
     ) -> None:
         self.models = served
         self._socket = listener or bind(host, port, settings)
         self.url = url_of(self._socket)
         config = uvicorn.Config(
-            app.create_app(served, settings, recorder, agents),
+            app.create_app(served, settings, recorder, agents, mounts),
             access_log=False,
             log_level="warning",
             server_header=False,

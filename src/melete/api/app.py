@@ -1,0 +1,175 @@
+"""The API's application: one file of `routes/` is one resource, found by its name, under `/api/v1`.
+
+    GET /                 the resources, each with what it is
+    GET /openapi.json     the schema
+    GET /<resource>       a page, with filters;  GET /<resource>/<id> one of it
+
+A file `routes/harness_profiles.py` with a function `routes(store)` is the resource `/harness-profiles`. The application
+asks for no token itself: `melete serve` mounts it behind its own gate. It reads and never writes. Errors have the shape
+of all of Melete's servers, `{"error": {"message", "type", "param", "code"}}`, and answers an `ETag`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import compile_path
+
+import melete
+from melete import find
+from melete.api.etag import ETags
+from melete.api.store import Store
+from melete.errors import ConfigError, MeleteError, StorageError, UnknownNameError
+from melete.settings import Settings
+
+PREFIX = "/api/v1"
+ROUTES = "melete.api.routes"
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str = Field(description="What was found, what is allowed, what to do.")
+    type: str
+    param: str | None = Field(None, description="The parameter that is wrong.")
+    code: str | None
+
+
+class Error(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class ResourceEntry(BaseModel):
+    """One resource of the API."""
+
+    name: str
+    url: str
+    description: str
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Builds the application.
+
+    Args:
+        settings: where the database is. It is opened at the first request.
+    """
+    store = Store(settings)
+    app = FastAPI(title="Melete", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app.state.store = store
+    app.add_middleware(ETags)
+    described: dict[int | str, dict[str, Any]] = {
+        400: {"model": Error, "description": "A parameter that is wrong."},
+        404: {"model": Error, "description": "There is no such thing."},
+        503: {"model": Error, "description": "The database does not answer."},
+    }
+
+    @app.get("/", tags=["resources"], responses={503: described[503]})
+    def list_resources() -> list[ResourceEntry]:
+        """The resources of this API."""
+        folder = find.folder_of(ROUTES)
+        return [
+            ResourceEntry(
+                name=_url_name(name),
+                url=f"{PREFIX}/{_url_name(name)}",
+                description=find.first_sentence(folder / f"{name}.py"),
+            )
+            for name in find.names(ROUTES)
+        ]
+
+    for name in find.names(ROUTES):
+        router = find.load(ROUTES, name, "resource").routes(store)
+        app.include_router(router, prefix=f"/{_url_name(name)}", tags=[_url_name(name)], responses=described)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(MeleteError, _on_melete_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_crash)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return app
+
+
+def _url_name(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's OpenAPI document, without the 422 that we answer as 400."""
+    if app.openapi_schema is None:
+        servers = [{"url": PREFIX}]
+        document = get_openapi(
+            title=app.title, version=melete.__version__, routes=app.routes, servers=servers
+        )
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(unused, None)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    name = str(problem["loc"][-1])
+    if problem["type"] == "extra_forbidden":
+        known = _query_parameters(request)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        message = f"Unrecognized query parameter: {name[:80]!r}.{hint} Known: {', '.join(known)}."
+        return _refuse(400, message, param=name[:80], code="unknown_parameter")
+    found = repr(problem.get("input"))
+    found = found if len(found) <= 80 else found[:77] + "..."
+    return _refuse(400, f"{name}: {problem['msg']}; found {found}.", param=name[:80], code="invalid_value")
+
+
+async def _on_melete_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, UnknownNameError):
+        return _refuse(404, str(error), code="not_found")
+    if isinstance(error, StorageError):
+        return _refuse(503, str(error), code="storage", headers={"Retry-After": "2"})
+    return _refuse(400, str(error), code="invalid_value" if isinstance(error, ConfigError) else "refused")
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = (
+        f"{request.method} {request.url.path[:200]}: {error.detail}. The resources are listed at {PREFIX}."
+    )
+    return _refuse(error.status_code, message, headers=dict(error.headers or {}))
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    # Uvicorn logs the traceback.
+    return _refuse(500, f"The server failed on this request ({type(error).__name__}).", code="crash")
+
+
+def _query_parameters(request: Request) -> list[str]:
+    """Names of the query parameters of the path that was asked."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    documented = request.app.openapi()["paths"].items()
+    operation = next(one["get"] for template, one in documented if compile_path(template)[0].match(path))
+    return sorted(parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query")
+
+
+def _refuse(
+    status: int,
+    message: str,
+    *,
+    param: str | None = None,
+    code: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """An error as all of Melete's servers tell it."""
+    from melete.serve.problems import Problem
+
+    problem = Problem(status, message, param=param, code=code)
+    return Response(problem.to_bytes(), status, headers=headers, media_type="application/json")

@@ -1,0 +1,1 @@
+"""The resources of the API: one file each, found by its name."""

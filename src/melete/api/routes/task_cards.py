@@ -1,0 +1,13 @@
+"""Task cards: tasks, and how their outcome is checked."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from melete.api.entity import entity_routes
+from melete.api.store import Store
+
+
+def routes(store: Store) -> APIRouter:
+    """A list and one of it."""
+    return entity_routes(store, "task_card")

@@ -1,0 +1,13 @@
+"""Variants: a harness with a provider, a model and parameters, which is what is compared."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from melete.api.entity import entity_routes
+from melete.api.store import Store
+
+
+def routes(store: Store) -> APIRouter:
+    """A list and one of it."""
+    return entity_routes(store, "variant")
