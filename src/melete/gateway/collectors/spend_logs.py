@@ -21,7 +21,7 @@ from melete.errors import ConfigError, StorageError
 from melete.gateway import matching
 from melete.gateway.events import allowed, text
 from melete.gateway.hook_record import class_of
-from melete.gateway.ingest import alone, chunks, note_requests
+from melete.gateway.ingest import alone, chunks, drop_rollups, note_requests
 from melete.settings import Settings
 from melete.store.database import open_engine, opened, upsert
 from melete.store.models import CredentialRow, SpendLogRow, SpoolPositionRow
@@ -104,7 +104,7 @@ def collect_into(engine: Engine, source: Engine, *, overlap_s: float = OVERLAP_S
         rows = _page(source, after, page)
         with engine.begin() as connection:
             alone(connection)
-            read = _keep(connection, origin, rows)
+            read = keep(connection, origin, rows)
             reached_s = max([reached_s, *(row["started_s"] for row in rows)])
             upsert(connection, POSITIONS, [_position(origin, reached_s)])
         total = Read(total.new + read.new, total.known + read.known, total.foreign + read.foreign)
@@ -154,6 +154,24 @@ def row_of(found: RowMapping | dict[str, Any]) -> dict[str, Any]:
     return {**kept, "status": status, "attempts": 1 + (_whole(found["retries"]) or 0)}
 
 
+def keep(connection: Connection, origin: str, rows: list[dict[str, Any]]) -> Read:
+    """Keeps those rows of a page that are of sessions of ours, and joins them with what the hook saw."""
+    hashes = sorted({row["api_key"] for row in rows})
+    session_of: dict[str, str] = {}
+    for some in chunks(hashes):
+        query = select(CREDENTIALS).where(CREDENTIALS.c.key_hash.in_(some))
+        session_of.update((row.key_hash, row.session_id) for row in connection.execute(query))
+    told = [_log(origin, row, session_of[row["api_key"]]) for row in rows if row["api_key"] in session_of]
+    known = _known(connection, origin, [log["id"] for log in told])
+    new = [log for log in told if known.get(log["id"]) != log["fields"]]
+    upsert(connection, LOGS, new)
+    sessions = {log["session_id"] for log in new}
+    matching.match(connection, sessions)
+    note_requests(connection, sessions)
+    drop_rollups(connection, sessions)
+    return Read(len(new), len(told) - len(new), len(rows) - len(told))
+
+
 def _page(source: Engine, after: tuple[float, str], page: int) -> list[dict[str, Any]]:
     try:
         with source.connect() as connection:
@@ -166,25 +184,6 @@ def _page(source: Engine, after: tuple[float, str], page: int) -> list[dict[str,
             f"LiteLLM's log at {source.url.render_as_string(hide_password=True)} cannot be read: {cause}",
             next_step="Check the URL, and that LiteLLM has made its tables there.",
         ) from error
-
-
-def _keep(connection: Connection, origin: str, rows: list[dict[str, Any]]) -> Read:
-    """Keeps the rows of sessions of ours and joins them with what the hook saw."""
-    hashes = sorted({row["api_key"] for row in rows})
-    session_of: dict[str, str] = {}
-    for some in chunks(hashes):
-        query = select(CREDENTIALS.c.key_hash, CREDENTIALS.c.session_id).where(
-            CREDENTIALS.c.key_hash.in_(some)
-        )
-        session_of.update((key_hash, session) for key_hash, session in connection.execute(query))
-    told = [_log(origin, row, session_of[row["api_key"]]) for row in rows if row["api_key"] in session_of]
-    known = _known(connection, origin, [log["id"] for log in told])
-    new = [log for log in told if known.get(log["id"]) != log["fields"]]
-    upsert(connection, LOGS, new)
-    sessions = {log["session_id"] for log in new}
-    matching.match(connection, sessions)
-    note_requests(connection, sessions)
-    return Read(len(new), len(told) - len(new), len(rows) - len(told))
 
 
 def _log(origin: str, row: dict[str, Any], session: str) -> dict[str, Any]:
