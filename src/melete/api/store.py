@@ -1,7 +1,7 @@
 """What the routes read from: pages and single rows of the listings, over one engine that can only read.
 
 A connection is taken for one request and given back. SQLite and PostgreSQL are told that nothing will be written, so a
-route cannot change the store by mistake. A database that is away is answered with 503.
+route cannot change the store by mistake; what computes rollups says so (`keep`). A database that is away is answered with 503.
 """
 
 from __future__ import annotations
@@ -80,6 +80,16 @@ class Store:
                 f"The database cannot be read now ({type(error).__name__}).",
                 next_step="Try again in a moment.",
             ) from error
+
+    @contextmanager
+    def keep(self) -> Iterator[Connection]:
+        """A transaction for what computes figures and keeps them, such as rollups that are missing.
+
+        Raises:
+            StorageError: the database cannot be used.
+        """
+        with database.connect(self.settings.database) as connection:
+            yield connection
 
     def page(self, listing: Listing, asked: Asked, record: type[Record], **of: str) -> Listed[Record]:
         """One page of a listing as records; the fields of `asked` beyond the paging are its filters, and so is `of`."""

@@ -70,7 +70,7 @@ def routes(store: Store) -> APIRouter:
         """Compare two variants (before, after), or the variants of an experiment with its baseline."""
         from melete.bench import report
 
-        with store.read() as connection:
+        with store.keep() as connection:
             if asked.before and asked.after:
                 return Report.model_validate(
                     report.of_variants(connection, asked.before, asked.after, asked.experiment)

@@ -1,4 +1,4 @@
-"""Rows of a small lab, for tests of what reads the store: two variants, twelve sessions, their requests and events."""
+"""A store with a small lab in it, for tests of what reads: two variants, twelve sessions, their requests and events."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import random
 import uuid
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, insert
 
 from melete.gateway import entities, sessions
+from melete.settings import Settings
+from melete.store import database
 from melete.store.models import ArtifactRow, MetricRollupRow, RequestEventRow, RequestRow
 
 BEGUN_S = 1_795_000_000.0
@@ -102,3 +105,11 @@ def fill(connection: Connection, begun_s: float = BEGUN_S) -> dict[str, list[str
           "sha256": "0" * 64, "bytes": 12, "created_s": begun_s}],
     )  # fmt: skip
     return made
+
+
+@pytest.fixture
+def lab(store: Settings) -> Settings:
+    """Settings of a home whose database holds the lab; `store` gives SQLite and PostgreSQL."""
+    with database.connect(store.database) as connection:
+        fill(connection)
+    return store

@@ -1,0 +1,174 @@
+"""What holds for every resource of the API: it is a file, is documented, refuses nonsense in the house's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from starlette.testclient import TestClient
+
+from lab_at_hand import fill
+from melete import find
+from melete.api.app import PREFIX, ROUTES, create_app
+from melete.serve.server import Server
+from melete.settings import Settings
+from melete.store import database
+
+RESOURCES = [name.replace("_", "-") for name in find.names(ROUTES)]
+LISTS = [name for name in RESOURCES if name != "comparisons"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a home that holds the lab."""
+    home = tmp_path_factory.mktemp("home")
+    made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    with database.connect(made.database) as connection:
+        fill(connection)
+    return made
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings) -> Iterator[TestClient]:
+    """Asks the API over the lab."""
+    with TestClient(create_app(settings), raise_server_exceptions=False) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def document(client: TestClient) -> dict[str, Any]:
+    """The OpenAPI document."""
+    return dict(client.get("/openapi.json").json())
+
+
+def test_resources_are_the_files_of_routes_each_with_a_sentence(client: TestClient) -> None:
+    listed = client.get("/").json()
+    assert [entry["name"] for entry in listed] == RESOURCES
+    assert all(entry["description"].endswith(".") for entry in listed)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_resource_lists_rows_that_its_schema_describes(
+    client: TestClient, document: dict[str, Any], name: str
+) -> None:
+    import jsonschema
+
+    page = client.get(f"/{name}").json()
+    answer = document["paths"][f"/{name}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(page, {**answer, "components": document["components"]})
+    assert page["object"] == "list"
+    assert page["data"], f"the lab has no {name}"
+
+
+def test_document_names_the_errors_and_no_422(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        responses = operations["get"]["responses"]
+        assert "422" not in responses
+        assert path == "/" or {"200", "400", "404", "503"} <= set(responses)
+
+
+@pytest.mark.parametrize("name", RESOURCES)
+def test_unknown_parameter_of_any_list_is_400(client: TestClient, name: str) -> None:
+    refused = client.get(f"/{name}", params={"sort": "up"})
+    if name == "metrics":
+        assert refused.status_code == 200  # it takes no parameters, and FastAPI looks at none
+    else:
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "unknown_parameter"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/requests?statu=ok", 400, "Did you mean 'status'?"),
+        ("/requests?status=fine", 400, "'ok'"),
+        ("/requests?limit=0", 400, "limit"),
+        ("/requests?limit=201", 400, "200"),
+        ("/requests?since_s=inf", 400, "since_s"),
+        ("/requests?model=a%00b", 400, "model"),
+        ("/requests?cursor=%27%3B--", 400, "cursor"),
+        ("/sessions/s-unknown", 404, "There is no session named 's-unknown'"),
+        ("/sessions/..%2F..%2Fetc%2Fpasswd", 404, "/api/v1"),
+        ("/variants/plain@000000000000", 404, "Known: "),
+        ("/metrics/no-such", 404, "cost_per_solved"),
+        ("/comparisons", 400, "needs two variants or an experiment"),
+        ("/comparisons?before=plain&after=plain", 400, "same variant"),
+        ("/comparisons?before=plain&after=unknown", 404, "careful"),
+        ("/nothing", 404, "/api/v1"),
+    ],
+)
+def test_nonsense_is_refused_in_the_shape_of_the_house(
+    client: TestClient, path: str, status: int, says: str
+) -> None:
+    refused = client.get(path)
+    assert refused.status_code == status
+    assert set(refused.json()["error"]) == {"message", "type", "param", "code"}
+    assert says in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_writing_is_405(client: TestClient, method: str) -> None:
+    refused = client.request(method, "/sessions")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
+
+
+def test_answer_that_the_client_has_is_304_until_it_changes(client: TestClient) -> None:
+    first = client.get("/variants")
+    tag = first.headers["etag"]
+    again = client.get("/variants", headers={"If-None-Match": f'"other", W/{tag}'})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/variants?limit=1", headers={"If-None-Match": tag}).status_code == 200
+
+
+def test_database_that_is_away_is_503_and_comes_back(tmp_path: Path) -> None:
+    file = tmp_path / "place" / "melete.db"
+    file.parent.mkdir()
+    away = Settings(home=tmp_path, data=None, database=f"sqlite:///{file}")
+    file.write_text("this is not a database " * 100)
+    with TestClient(create_app(away), raise_server_exceptions=False) as client:
+        refused = client.get("/sessions")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        file.unlink()
+        assert client.get("/sessions").json()["data"] == []
+
+
+@pytest.mark.parametrize(("token", "status"), [(None, 401), ("wrong", 401), ("s3cret", 200)])
+def test_served_api_asks_for_the_token(settings: Settings, token: str | None, status: int) -> None:
+    guarded = replace(settings, token="s3cret")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with Server({}, guarded, mounts={PREFIX: create_app(guarded)}) as server:
+        assert httpx.get(f"{server.url}{PREFIX}/sessions", headers=headers).status_code == status
+
+
+def test_served_api_refuses_pages_of_other_sites(settings: Settings) -> None:
+    with Server({}, settings, mounts={PREFIX: create_app(settings)}) as server:
+        foreign = httpx.get(f"{server.url}{PREFIX}/sessions", headers={"Origin": "http://evil.example"})
+        assert foreign.status_code == 403
+        assert httpx.get(f"{server.url}{PREFIX}/sessions").json()["data"]
+
+
+@pytest.mark.slow
+def test_document_and_answers_hold_against_generated_requests(settings: Settings) -> None:
+    schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(settings))
+    failures = []
+    for result in schema.get_all_operations():
+        operation = result.ok()
+
+        def check(case: Any) -> None:
+            case.call_and_validate()
+
+        strategy = operation.as_strategy()
+        from hypothesis import HealthCheck, given
+        from hypothesis import settings as limits
+
+        bounded = limits(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        try:
+            bounded(given(case=strategy)(check))()
+        except Exception as error:  # every operation is tried, and all that failed are shown
+            failures.append(f"{operation.label}: {error}")
+    assert failures == []
