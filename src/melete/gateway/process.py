@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hmac
+import importlib.util
 import os
 import re
 import signal
@@ -18,10 +19,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from melete.errors import ConfigError, GatewayError, UnknownNameError
+from melete.errors import ConfigError, GatewayError, MissingExtraError, UnknownNameError
 from melete.gateway import environment, logs, program, state, supervise
 from melete.gateway.provider import OURS, Provider, check_keys, offered
 from melete.gateway.state import State
@@ -140,6 +141,9 @@ def prepare(
             )
     environ = {**os.environ, **({"MELETE_TOKEN": settings.token} if settings.token else {})}
     check_keys(providers, environ)
+    for library in ("uvicorn", "starlette", "prometheus_client"):
+        if importlib.util.find_spec(library) is None:
+            raise MissingExtraError(library, "bench")
     found = program.find(settings)
     check_kinds(providers, found.python)
     with database.connect(settings.database):
@@ -149,8 +153,7 @@ def prepare(
         "MELETE_DATABASE": settings.database,
         "MELETE_BENCH": str(settings.bench),
     }
-    plan = supervise.Plan(str(found.python), found.version, host, "", tuple(providers))
-    return replace(plan, digest=_digest(settings, plan, environ)), environ
+    return _plan(settings, found, host, providers, environ), environ
 
 
 def check_kinds(providers: Sequence[Provider], python: Path) -> None:
@@ -235,7 +238,7 @@ def down(settings: Settings, *, wait_s: float = STOP_WAIT_S) -> bool:
 def here(
     settings: Settings, providers: Sequence[Provider], *, port: int = 0, wait_s: float = WAIT_S
 ) -> Iterator[Gateway]:
-    """A gateway for a block: the one that is up if it is as asked for, else one of its own.
+    """A gateway for a block: the one that is up if it offers these providers as they are, else one of its own.
 
     What was up before is up afterwards.
 
@@ -251,7 +254,8 @@ def here(
             down(settings)
         return
     plan, _ = prepare(settings, providers, HOST)
-    if before.digest != plan.digest:
+    now = state.alive(settings)
+    if now is None or not plan.digests.items() <= now.providers.items():
         raise GatewayError(
             f"Another gateway is up in this home, at {before.url}, with other providers or keys.",
             allowed=f"It offers: {', '.join(before.models)}.",
@@ -265,24 +269,33 @@ def log_file(settings: Settings) -> Path:
     return settings.gateway / "logs" / logs.FILE
 
 
-def _digest(settings: Settings, plan: supervise.Plan, environ: Mapping[str, str]) -> str:
-    """Changes with whatever would make another gateway; values of secrets go in keyed, so that they cannot be tried."""
+def _plan(
+    settings: Settings,
+    found: program.Program,
+    host: str,
+    providers: Sequence[Provider],
+    environ: Mapping[str, str],
+) -> supervise.Plan:
+    """The plan with its digests; values of secrets go in keyed, so that nobody can try them against a digest."""
     from melete.gateway import entities
 
     salt = supervise.scrape_key(settings).encode()
-    values = {name: environ.get(name) for provider in plan.providers for name in provider.variables}
-    keyed = {
-        name: hmac.new(salt, (value or "").encode(), "sha256").hexdigest() for name, value in values.items()
+
+    def keyed(text: str) -> str:
+        return hmac.new(salt, text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()[:16]
+
+    digests = {
+        one.name: entities.digest(
+            {
+                "provider": one.model_dump(mode="json"),
+                "secrets": {name: keyed(environ.get(name, "")) for name in one.variables},
+            }
+        )[:16]
+        for one in providers
     }
-    database = hmac.new(salt, settings.database.encode(), "sha256").hexdigest()
-    return entities.digest(
-        {
-            "plan": {"python": plan.python, "version": plan.version, "host": plan.host},
-            "providers": [provider.model_dump(mode="json") for provider in plan.providers],
-            "secrets": keyed,
-            "database": database,
-        }
-    )[:16]
+    return supervise.Plan(
+        str(found.python), found.version, host, keyed(settings.database), tuple(providers), digests
+    )
 
 
 def _spawn(
@@ -294,7 +307,7 @@ def _spawn(
     # What the supervisor itself could not put into the log, such as an error while it is imported.
     with (logs_folder / "supervisor.err").open("wb") as said:
         child = subprocess.Popen(
-            [sys.executable, "-m", "melete.gateway.supervise"],
+            [sys.executable, "-P", "-m", "melete.gateway.supervise"],
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=said,

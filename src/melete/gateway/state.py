@@ -25,7 +25,10 @@ HELD_S = 2.0
 
 @dataclass(frozen=True)
 class State:
-    """The supervisor's own account; `state` is starting, up, restarting, stopping, down or failed."""
+    """The supervisor's own account; `state` is starting, up, restarting, stopping, down or failed.
+
+    `providers` is name to digest; `start_s` is how long LiteLLM took the last time, with its warm-up.
+    """
 
     state: str
     pid: int
@@ -35,13 +38,13 @@ class State:
     started_s: float
     version: str
     models: tuple[str, ...] = ()
-    providers: tuple[str, ...] = ()
+    providers: dict[str, str] = field(default_factory=dict)
     litellm_pid: int | None = None
     restarts: int = 0
     last_exit: str | None = None
     metrics_url: str | None = None
     trouble: str | None = None
-    start_s: float | None = field(default=None)
+    start_s: float | None = None
 
     @property
     def url(self) -> str:
@@ -72,7 +75,7 @@ def read(settings: Settings) -> State | None:
         state = State(**{key: value for key, value in found.items() if key in known})
     except (OSError, ValueError, TypeError, AttributeError):
         return None
-    return replace(state, models=tuple(state.models), providers=tuple(state.providers))
+    return replace(state, models=tuple(state.models), providers=dict(state.providers))
 
 
 def alive(settings: Settings) -> State | None:

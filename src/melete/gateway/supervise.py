@@ -78,13 +78,25 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a supervisor is told; secrets are not in it, they come through its environment."""
+    """What a supervisor is told; secrets are not in it, they come through its environment.
+
+    `database` is a digest of the database's URL; `digests` holds one of each provider and of the secrets it reads.
+    """
 
     python: str
     version: str
     host: str
-    digest: str
+    database: str
     providers: tuple[Provider, ...]
+    digests: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Changes with whatever would make another gateway."""
+        told = {"python": self.python, "version": self.version, "host": self.host, "database": self.database}
+        return sha256(json.dumps([told, sorted(self.digests.items())], sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
 
     def to_json(self) -> str:
         """The plan as text."""
@@ -128,7 +140,7 @@ class Supervisor:
             started_s=time.time(),
             version=plan.version,
             models=tuple(sorted(name for provider in plan.providers for name in provider.models)),
-            providers=tuple(provider.name for provider in plan.providers),
+            providers=dict(plan.digests),
         )
 
     def stop(self, *_: object) -> None:
