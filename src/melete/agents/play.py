@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from melete.agents.player import Agent
 
 SEED = 20_000
-"""The seed of the first task; the next has the next one, and a further attempt is `ATTEMPT` away."""
-ATTEMPT = 1_000_003
+"""Seed of the first task, as in an exam; the next task has the next one."""
+ATTEMPT, SERIES = 1_000_003, 7_919_003
+"""How far the seeds of a further attempt and of a further series are away."""
 NEEDED = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL")
 
 
@@ -44,6 +45,7 @@ class Assignment:
         split: of the scenario.
         number: of the task in the split.
         attempt: repeat of the same task, from 0; each has draws of its own.
+        series: a number that another series of draws has another of.
         base_url: of an OpenAI-compatible server, ending in `/v1`.
         api_key: for that server.
         model: name to ask for.
@@ -59,11 +61,12 @@ class Assignment:
     api_key: str = field(repr=False)
     model: str
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    series: int = 0
 
     @property
     def seed(self) -> int:
         """Of the world and of the model's draws: the same for every variant that plays this attempt of this task."""
-        return SEED + self.number + ATTEMPT * self.attempt
+        return (SEED + self.number + ATTEMPT * self.attempt + SERIES * self.series) % 2**31
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def assignment(line: str) -> Assignment:
             number=int(task["number"]),
             attempt=int(task.get("attempt", 0)),
             sampling=dict(task.get("parameters") or {}),
+            series=int(task.get("seed", 0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(
@@ -145,18 +149,19 @@ def result(episode: Episode) -> Result:
     """A finished episode in the words of the batch protocol."""
     outcome = episode.outcome
     solved = episode.status == "ok" and outcome is not None and outcome.success
-    return Result(episode.id, solved, round(episode.reward, 6), _note(episode), counted(episode))
+    # A score is from 0 to 1; the reward of a task that went wrong is below.
+    return Result(episode.id, solved, round(max(0.0, episode.reward), 6), _note(episode), counted(episode))
 
 
 def counted(episode: Episode) -> dict[str, Any]:
-    """What the environment counted: calls proposed and succeeded, refusals, steps, criteria that hold.
+    """What the environment counted: reward, calls proposed and succeeded, refusals, steps, whether a policy was broken.
 
     None of it holds a word that was said.
     """
     said: dict[str, Any] = {"status": episode.status, "seconds": round(episode.seconds, 3)}
     if episode.outcome is not None:
         said |= asdict(episode.outcome)
-        del said["success"], said["reward"]
+        del said["success"], said["criteria"]
     return said
 
 

@@ -1,6 +1,7 @@
 """Commands made from process files: `melete llm pretrain --depth 4` from the fields of its config class.
 
 A file `cli/<system>/<name>.py` that exports a click command `command` stands beside them as `melete <system> <name>`.
+A process file may name one of its fields as `ARGUMENT`: its value may then be given without its flag.
 
 The help of a system reads the first docstring line of each process file as text; only the process that is asked for is
 imported. Values are handed to pydantic as they were typed, so a flag and a job file are checked by the same rules.
@@ -70,7 +71,11 @@ def process_command(process: str) -> click.Command:
     """The click command of one process."""
     module = find.process(process)
 
+    argument: str | None = getattr(module, "ARGUMENT", None)
+
     def invoke(**given: Any) -> int:
+        if argument is not None and (first := given.pop("run_argument")) is not None:
+            given[argument] = first
         options = {key: given.pop(f"run_{key}") for key in ("name", "limit_batches", "dry_run")}
         values = {
             key: parse_text(module.Config, key, value)
@@ -80,6 +85,8 @@ def process_command(process: str) -> click.Command:
         return run_process(process, values, **options)
 
     params: list[click.Parameter] = [option(key, field) for key, field in module.Config.model_fields.items()]
+    if argument is not None:
+        params.append(click.Argument(["run_argument"], metavar=f"[{argument.upper()}]", required=False))
     params += [
         click.Option(["--name", "run_name"], help="Name of the run, usable wherever its id is."),
         click.Option(
