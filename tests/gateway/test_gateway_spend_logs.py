@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +13,10 @@ import sqlalchemy
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from spend_log_table import insert, litellm_database
 from sqlalchemy import Engine, select, text
 from told import forget, history, rows, told_of
 
-from gateway_at_hand import settings_in
 from melete.errors import ConfigError, StorageError
 from melete.gateway import matching, sessions
 from melete.gateway.collectors import spend_logs
@@ -263,37 +261,10 @@ def test_pairs_use_each_log_row_and_each_request_at_most_once(
 
 
 @pytest.fixture
-def litellm(home: Settings) -> Iterator[Engine]:
-    """A PostgreSQL database with the tables that LiteLLM's own migrations make."""
-    from postgres_at_hand import server
-
-    folder = migrations()
-    with server() as running:
-        files = [part for file in sorted(folder.glob("*/migration.sql")) for part in ("-f", str(file))]
-        psql = ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-h", str(running.place), "-U", "melete", "postgres"]
-        subprocess.run([*psql, *files], check=True, capture_output=True)
-        engine = database.open_engine(running.url)
-        yield engine
-        engine.dispose()
-
-
-def migrations() -> Path:
-    """Folder of LiteLLM's migrations; skips where LiteLLM is not installed."""
-    from gateway_at_hand import need_litellm
-    from melete.gateway import program
-
-    settings = settings_in(Path.cwd())
-    need_litellm(settings)
-    place = Path(program.find(settings).python).parent.parent
-    return next(place.glob("lib/python3*/site-packages/litellm_proxy_extras/migrations"))
-
-
-def insert(litellm: Engine, payload: dict[str, Any]) -> None:
-    """Puts a row into LiteLLM's table as its own writer does."""
-    columns = ", ".join(f'"{name}"' for name in payload)
-    values = ", ".join(f":{name}" for name in payload)
-    with litellm.begin() as connection:
-        connection.execute(text(f'INSERT INTO "LiteLLM_SpendLogs" ({columns}) VALUES ({values})'), payload)
+def litellm() -> Iterator[Engine]:
+    """A PostgreSQL database with LiteLLM's tables."""
+    with litellm_database() as found:
+        yield found
 
 
 def payload_like(request: str, session: str, started_s: float) -> dict[str, Any]:

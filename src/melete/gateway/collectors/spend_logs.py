@@ -131,6 +131,7 @@ def row_of(found: RowMapping | dict[str, Any]) -> dict[str, Any]:
         status, error_class = "error", class_of(http_status, "", exception)
     elif found["cache_hit"] == "True":
         status = "cache_hit"
+    counted = status != "error" or bool(found["spend"])  # of a failed call LiteLLM writes an estimate of the prompt
     fields = {
         "endpoint": ENDPOINTS.get(found["call_type"]),
         "model_asked": found["first_model_group"] or found["model_group"] or None,
@@ -140,10 +141,10 @@ def row_of(found: RowMapping | dict[str, Any]) -> dict[str, Any]:
         "error_class": error_class,
         "http_status": http_status or (None if failed else 200),
         "latency_ms": max(0.0, found["ended_s"] - found["started_s"]) * 1000,
-        "tokens_in": found["prompt_tokens"],
+        "tokens_in": found["prompt_tokens"] if counted else None,
         "tokens_cached": _whole(found["cached"]),
         "tokens_cache_write": _whole(found["cache_write"]),
-        "tokens_out": found["completion_tokens"],
+        "tokens_out": found["completion_tokens"] if counted else None,
         "tokens_reasoning": _whole(found["reasoning"]),
         "cost_usd": found["spend"] if found["spend"] is not None and found["spend"] >= 0 else None,
         "cost_source": matching.SOURCE if found["spend"] is not None else "none",
