@@ -191,6 +191,7 @@ def start_many(
     workdir: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
     issuer: Issuer | None = None,
+    bench: Bench | None = None,
 ) -> list[Opened]:
     """Opens sessions: their rows in one transaction, then a credential for each, then they are live.
 
@@ -201,13 +202,14 @@ def start_many(
         workdir: where the harness works; a folder `work` of the session's own by default.
         metadata: kept with each session besides what is found out here.
         issuer: who makes the credentials; our own database by default.
+        bench: where the names are looked up; the bench folder of the settings by default.
 
     Raises:
         UnknownNameError: a name that no file has.
         ConfigError: a file is wrong, or the variant's model is none of its provider's.
         StorageError: the session's folder or the database cannot be written.
     """
-    bench = Bench(settings)
+    bench = bench or Bench(settings)
     chosen = [_Chosen.of(bench, plan) for plan in plans]
     found_out = {
         **provenance.of_machine(),
