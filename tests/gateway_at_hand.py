@@ -152,7 +152,7 @@ def _started() -> AtHand:
     home = Path(tempfile.mkdtemp(prefix="melete-gateway-"))
     settings = settings_in(home)
     upstream = Echo(keep=KEPT_REQUESTS).__enter__()
-    gateway = process.up(settings, providers(upstream.url))
+    gateway = process.up(settings, providers(upstream.url), tied=True)
 
     def end() -> None:
         process.down(settings)

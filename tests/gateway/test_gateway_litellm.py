@@ -247,6 +247,19 @@ def test_gateway_through_crashes_changes_and_its_end(own: Settings) -> None:
     process.bind(own, "127.0.0.1", account.port).close()
 
 
+def test_tied_gateway_ends_with_the_process_that_started_it(own: Settings) -> None:
+    code = (
+        "import os; from melete import settings; from melete.gateway import process, provider; "
+        "home = settings.load(); process.up(home, [provider.load(home, 'echo')], tied=True); os._exit(9)"
+    )
+    environ = {**os.environ, "MELETE_HOME": str(own.home)}
+    assert subprocess.run([sys.executable, "-c", code], env=environ, check=False).returncode == 9
+    wait_until(lambda: state.alive(own) is None)
+    account = state.read(own)
+    assert account is not None
+    assert account.state == "down"
+
+
 def test_litellm_calls_nobody_but_its_providers(own: Settings, tmp_path: Path) -> None:
     """Its system calls are watched from the first instruction to the last."""
     strace = shutil.which("strace")

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from melete.errors import ConfigError, GatewayError, MissingExtraError, UnknownNameError
@@ -67,6 +67,7 @@ def up(
     host: str = HOST,
     port: int = 0,
     wait_s: float = WAIT_S,
+    tied: bool = False,
 ) -> Gateway:
     """Starts the gateway, or returns the one that is up as it is asked for; one that is up otherwise is restarted.
 
@@ -76,6 +77,7 @@ def up(
         host: address to listen on.
         port: 0 takes the port of the last time if it is free, else any free one.
         wait_s: seconds until the start has failed.
+        tied: whether it ends with this process, however that ends; else it lives on.
 
     Raises:
         GatewayError: LiteLLM is not installed, the port is taken, or it does not come up.
@@ -90,6 +92,7 @@ def up(
                 return _gateway(now)
             _stop(settings, now, STOP_WAIT_S)
         with bind(settings, host, port) as listener:
+            plan = replace(plan, parent=os.getpid() if tied else None)
             child = _spawn(settings, plan, environ, listener)
         return _await(settings, child, wait_s)
 
@@ -249,7 +252,7 @@ def here(
     before = running(settings)
     if before is None:
         try:
-            yield up(settings, providers, port=port, wait_s=wait_s)
+            yield up(settings, providers, port=port, wait_s=wait_s, tied=True)
         finally:
             down(settings)
         return

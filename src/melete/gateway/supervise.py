@@ -80,7 +80,8 @@ QUIET = {
 class Plan:
     """What a supervisor is told; secrets are not in it, they come through its environment.
 
-    `database` is a digest of the database's URL; `digests` holds one of each provider and of the secrets it reads.
+    `database` is a digest of the database's URL; `digests` holds one of each provider and of the secrets it reads;
+    `parent` is the process whose end ends the gateway too, if there is one.
     """
 
     python: str
@@ -89,6 +90,7 @@ class Plan:
     database: str
     providers: tuple[Provider, ...]
     digests: dict[str, str]
+    parent: int | None = None
 
     @property
     def digest(self) -> str:
@@ -259,12 +261,12 @@ class Supervisor:
     def _first_answer(self) -> str | None:
         assert self._child is not None
         deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline and not self._stop.is_set():
+        while time.monotonic() < deadline and not self._stop.wait(PULSE_S):
+            self._stop_if_orphaned()
             if self._child.poll() is not None:
                 return self._exit()
             if answers(self._local_url, timeout_s=PULSE_S * 2):
                 return None
-            self._stop.wait(PULSE_S)
         return f"gave no answer within {READY_S:.0f} s"
 
     def _watch(self) -> str:
@@ -272,6 +274,7 @@ class Supervisor:
         assert self._child is not None
         deaf, checked_s = 0, time.monotonic()
         while not self._stop.wait(PULSE_S):
+            self._stop_if_orphaned()
             if self._child.poll() is not None:
                 return self._exit()
             if time.monotonic() - checked_s > CHECK_S:
@@ -281,6 +284,11 @@ class Supervisor:
                     self._child.kill()
                     return f"gave no answer for {DEAF_CHECKS * CHECK_S:.0f} s"
         return "was stopped"
+
+    def _stop_if_orphaned(self) -> None:
+        if self._plan.parent is not None and os.getppid() != self._plan.parent:
+            self._log.say("whoever needed the gateway has ended")
+            self._stop.set()
 
     def _exit(self) -> str:
         assert self._child is not None
@@ -307,7 +315,10 @@ class Supervisor:
 
     def _say(self, **news: Any) -> None:
         self._state = replace(self._state, **news)
-        state.write(self._settings, self._state)
+        try:
+            state.write(self._settings, self._state)
+        except OSError as error:  # a full disk is no reason to drop the calls that are under way
+            self._log.say(f"state.json cannot be written ({error.strerror})")
 
 
 class Housekeeping:
