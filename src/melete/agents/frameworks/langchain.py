@@ -117,8 +117,13 @@ def chat_model(
         http_client=http_client(),
         max_retries=0,
         use_responses_api=False,
-        **dict(sampling or {}),
+        **_options(sampling or {}),
     )
+
+
+def _options(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a completion in LangChain's names."""
+    return {("streaming" if name == "stream" else name): value for name, value in sampling.items()}
 
 
 def tool_of(

@@ -7,7 +7,7 @@ model writes goes to the environment as it was written, also one that cannot be 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from melete.actions.tools import Tool
@@ -19,6 +19,7 @@ from melete.serve.recording import turn_seed
 
 if TYPE_CHECKING:
     import openai
+    from openai.types.chat import ChatCompletionChunk
 
     from melete.agents.environment import Environment
     from melete.agents.guarded import GuardedTools
@@ -69,21 +70,24 @@ class ToolLoop:
         self.messages.append({"role": "user", "content": text})
         tools: dict[str, Any] = {"tools": self.tools} if self.tools else {}
         for _ in range(self._most_calls):
-            answer = self.client.chat.completions.create(
-                model=self.model,
-                messages=self.messages,  # type: ignore[arg-type]
-                **tools,
-                **self._options(),
-            )
-            message = answer.choices[0].message
-            self.messages.append(message.model_dump(exclude_none=True))
-            if not message.tool_calls:
-                return message.content or ""
-            for call in message.tool_calls:
-                assert call.type == "function"
-                asked = ToolCall(call.id, call.function.name, call.function.arguments)
-                self.messages.append({"role": "tool", "tool_call_id": call.id, "content": self._call(asked)})
+            message = self._complete({**tools, **self._options()})
+            self.messages.append(message)
+            if not message.get("tool_calls"):
+                return message.get("content") or ""
+            for call in message["tool_calls"]:
+                function = call["function"]
+                asked = ToolCall(call["id"], function["name"], function["arguments"])
+                self.messages.append({"role": "tool", "tool_call_id": asked.id, "content": self._call(asked)})
         return ""
+
+    def _complete(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The next message of the model; token by token if it is asked for `stream`."""
+        asked: Any = {"model": self.model, "messages": self.messages, **options}
+        if asked.get("stream"):
+            return joined(self.client.chat.completions.create(**asked))
+        answer = self.client.chat.completions.create(**asked)
+        message: dict[str, Any] = answer.choices[0].message.model_dump(exclude_none=True)
+        return message
 
     def _options(self) -> dict[str, Any]:
         options = dict(self._sampling)
@@ -91,6 +95,24 @@ class ToolLoop:
             options["seed"] = turn_seed(options["seed"], self._asked)
         self._asked += 1
         return options
+
+
+def joined(chunks: Iterable[ChatCompletionChunk]) -> dict[str, Any]:
+    """The message whose pieces a stream brings, as a request takes it back."""
+    message: dict[str, Any] = {"role": "assistant", "content": ""}
+    calls: dict[int, dict[str, Any]] = {}
+    for delta in (chunk.choices[0].delta for chunk in chunks if chunk.choices):
+        message["content"] += delta.content or ""
+        for piece in delta.tool_calls or ():
+            empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+            call = calls.setdefault(piece.index, empty)
+            call["id"] += piece.id or ""
+            if piece.function is not None:
+                call["function"]["name"] += piece.function.name or ""
+                call["function"]["arguments"] += piece.function.arguments or ""
+    if calls:
+        message["tool_calls"] = [calls[index] for index in sorted(calls)]
+    return message
 
 
 def client_of(base_url: str, api_key: str) -> openai.OpenAI:
