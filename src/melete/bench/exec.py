@@ -172,7 +172,9 @@ def _forwarding(child: subprocess.Popen[bytes]) -> Iterator[_Forwarded]:
         told.signal = number
         _signal_group(child.pid, signal.SIGKILL if again else number)
         if not again:
-            threading.Timer(GRACE_S, end_group_later, (child,)).start()
+            patience = threading.Timer(GRACE_S, end_group_later, (child,))
+            patience.daemon = True
+            patience.start()
 
     before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):

@@ -81,8 +81,8 @@ def judge(
     body = "\n".join(f"    {line}" for line in program.strip().split("\n"))
     source = _START.format(files=packed, program=body, nonce=nonce)
     result = sandbox.run(source, limits, packages=packages)
-    output, _, end = result.stdout.rpartition(f"\n{nonce} ")
-    if not end:
+    output, told, end = result.stdout.rpartition(f"\n{nonce} ")
+    if not told:
         reason = {"timeout": f"no end after {limits.timeout_s:g} s", "output_limit": "it printed too much"}
         said = _last_line(result.stderr or result.stdout)
         note = reason.get(result.outcome) or said or "it left before its end"
