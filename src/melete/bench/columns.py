@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -76,10 +76,10 @@ def pack(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return struct.pack("<I", len(words)) + words + np.array(packed, dtype=REQUEST).tobytes()
 
 
-def unpack(blob: bytes) -> tuple[bytes, bytes]:
+def unpack(blob: bytes) -> tuple[bytes, memoryview]:
     """The words and the records of a packed session."""
     (length,) = struct.unpack_from("<I", blob)
-    return blob[4 : 4 + length], blob[4 + length :]
+    return blob[4 : 4 + length], memoryview(blob)[4 + length :]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class Columns:
     words: list[bytes]
     counts: npt.NDArray[np.int64]
     requests: npt.NDArray[np.void]
+    _kept: dict[Any, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]], blobs: Iterable[bytes]) -> Columns:
@@ -125,7 +126,7 @@ class Columns:
             score=np.array([_number(row["score"]) for row in sessions], dtype=np.float64),
             metadata=[row["metadata"] or {} for row in sessions],
             words=[words for words, _ in packed],
-            counts=np.array([len(records) // REQUEST.itemsize for _, records in packed], dtype=np.int64),
+            counts=np.array([records.nbytes // REQUEST.itemsize for _, records in packed], dtype=np.int64),
             requests=np.frombuffer(b"".join(records for _, records in packed), dtype=REQUEST),
         )
 
@@ -138,9 +139,16 @@ class Columns:
         return np.cumsum(self.counts) - self.counts
 
     @cached_property
+    def cards(self) -> npt.NDArray[np.int64]:
+        """(S,) number of each session's card; a session without a card is one of its own."""
+        keys = [card or session for card, session in zip(self.task_cards, self.ids, strict=True)]
+        number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        return np.array([number[key] for key in keys], dtype=np.int64)
+
+    @cached_property
     def reported(self) -> list[Mapping[str, float]]:
         """(S,) what each harness said of itself, as plain figures by name."""
-        return [_figures(row.get("self_reported")) for row in self.metadata]
+        return [figures(row.get("self_reported")) for row in self.metadata]
 
     @cached_property
     def spoken(self) -> dict[str, dict[str, int]]:
@@ -162,14 +170,20 @@ class Columns:
         """(N,) 1.0 where the status is one of `names`."""
         return np.isin(self.requests["status"], [STATUSES.index(name) for name in names]).astype(np.float64)
 
+    def once(self, of: Callable[[Columns], Array]) -> Array:
+        """What a function of these columns gives, computed at the first call; it must not be written to."""
+        if of not in self._kept:
+            self._kept[of] = of(self)
+        return self._kept[of]
+
     def figure(self, name: str, where: Mask | None = None) -> Array:
-        """(N,) one field of the requests; NaN where it is unknown or `where` is false."""
-        values = self.requests[name].astype(np.float64)
-        if name in COUNTS:
-            values[values < 0] = np.nan
-        if where is not None:
-            values[~where] = np.nan
-        return values
+        """(N,) one field of the requests; NaN where it is unknown or `where` is false. It must not be written to."""
+        if name not in self._kept:
+            values = self.requests[name].astype(np.float64)
+            if name in COUNTS:
+                values[values < 0] = np.nan
+            self._kept[name] = values
+        return self._kept[name] if where is None else np.where(where, self._kept[name], np.nan)
 
     def total(self, values: Array) -> Array:
         """(S,) sums over the requests (N,) of each session; NaN where a session has no known value."""
@@ -226,7 +240,7 @@ def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _figures(report: Any) -> dict[str, float]:
+def figures(report: Any) -> dict[str, float]:
     """The plain finite figures of a self-report; whatever else a harness wrote there is left out."""
     if not isinstance(report, dict):
         return {}

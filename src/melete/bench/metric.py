@@ -78,12 +78,12 @@ class PerTask(Metric):
 
     def values(self, columns: Columns) -> dict[str, tuple[float, int]]:
         """The mean over cards of the mean over attempts."""
-        cards, attempts = _by_card(columns, self.of(columns))
+        cards, attempts = _by_card(columns, columns.once(self.of))
         return {"": (float(cards.mean()), int(attempts.sum()))} if len(cards) else {}
 
     def estimate(self, columns: Columns) -> dict[str, Interval]:
         """Wilson's interval for a rate, clustered by card where attempts repeat; a bootstrap over cards otherwise."""
-        cards, attempts = _by_card(columns, self.of(columns))
+        cards, attempts = _by_card(columns, columns.once(self.of))
         if not len(cards):
             return {}
         count = int(attempts.sum())
@@ -97,7 +97,7 @@ class PerTask(Metric):
 
     def compare(self, before: Columns, after: Columns, pairs: Pairs, write: Write) -> Comparison | None:
         """Means over the paired attempts at each card."""
-        return _compare_means(self.of(before), self.of(after), pairs, write)
+        return _compare_means(before.once(self.of), after.once(self.of), pairs, write)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Ratio(Metric):
     def compare(self, before: Columns, after: Columns, pairs: Pairs, write: Write) -> Comparison | None:
         """The difference of the ratios over the cards that both know."""
         parts = [
-            part(columns)[index]
+            columns.once(part)[index]
             for columns, index in ((before, pairs.before), (after, pairs.after))
             for part in (self.top, self.bottom)
         ]
@@ -143,11 +143,9 @@ class Ratio(Metric):
 
     def _parts(self, columns: Columns) -> tuple[Array, Array]:
         """Top and bottom of each card."""
-        top, bottom = self.top(columns), self.bottom(columns)
+        top, bottom = columns.once(self.top), columns.once(self.bottom)
         known = np.isfinite(top) & np.isfinite(bottom)
-        card = _cards(columns)[known]
-        cards = np.unique(card)
-        place = np.searchsorted(cards, card)
+        cards, place = np.unique(columns.cards[known], return_inverse=True)
         return _sums(place, top[known], len(cards)), _sums(place, bottom[known], len(cards))
 
 
@@ -159,7 +157,7 @@ class PerRequest(Metric):
 
     def values(self, columns: Columns) -> dict[str, tuple[float, int]]:
         """Nearest-rank percentiles over all requests."""
-        known = _known(self.of(columns))
+        known = _known(columns.once(self.of))
         if not len(known):
             return {}
         return {
@@ -168,14 +166,16 @@ class PerRequest(Metric):
 
     def estimate(self, columns: Columns) -> dict[str, Interval]:
         """The same with intervals of order statistics, which take requests as independent."""
-        ordered = np.sort(_known(self.of(columns)))
+        ordered = np.sort(_known(columns.once(self.of)))
         if not len(ordered):
             return {}
         return {f"p{rank}": statistics.percentile_interval(ordered, rank) for rank in PERCENTILES}
 
     def compare(self, before: Columns, after: Columns, pairs: Pairs, write: Write) -> Comparison | None:
         """The difference of the sessions' medians, averaged over the paired attempts at each card."""
-        return _compare_means(before.median(self.of(before)), after.median(self.of(after)), pairs, write)
+        return _compare_means(
+            before.median(before.once(self.of)), after.median(after.once(self.of)), pairs, write
+        )
 
 
 def names() -> list[str]:
@@ -198,17 +198,10 @@ def _known(values: Array) -> Array:
     return values[np.isfinite(values)]
 
 
-def _cards(columns: Columns) -> Index:
-    """(S,) number of each session's card; a session without a card is one of its own."""
-    keys = [card or session for card, session in zip(columns.task_cards, columns.ids, strict=True)]
-    number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    return np.array([number[key] for key in keys], dtype=np.int64)
-
-
 def _by_card(columns: Columns, values: Array) -> tuple[Array, Array]:
     """(K,) mean over the known attempts at each card, and (K,) how many those are."""
     known = np.isfinite(values)
-    _, place, attempts = np.unique(_cards(columns)[known], return_inverse=True, return_counts=True)
+    _, place, attempts = np.unique(columns.cards[known], return_inverse=True, return_counts=True)
     return _sums(place, values[known], len(attempts)) / attempts, attempts.astype(np.float64)
 
 

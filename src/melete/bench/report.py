@@ -258,7 +258,7 @@ def _curves(columns: Columns) -> dict[str, list[float]]:
     for name in metrics.names():
         metric = metrics.load(name)
         if isinstance(metric, PerRequest):
-            values = metric.of(columns)
+            values = columns.once(metric.of)
             known = np.sort(values[np.isfinite(values)])
             if len(known) > 1:
                 places = [max(math.ceil(rank / 100 * len(known)) - 1, 0) for rank in CURVE]

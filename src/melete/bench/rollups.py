@@ -81,8 +81,6 @@ def load(connection: Connection, *conditions: ColumnElement[bool]) -> Columns:
     earlier one.
     """
     chosen = (SESSIONS.c.state == str(SessionState.FINALISED), *conditions)
-    missing = select(SESSIONS.c.id).where(*chosen).outerjoin_from(SESSIONS, ROLLUPS, _of_session())
-    compute(connection, list(connection.scalars(missing.where(ROLLUPS.c.scope_id.is_(None)))))
     query = (
         select(
             *(SESSIONS.c[name] for name in SESSION_COLUMNS),
@@ -90,12 +88,17 @@ def load(connection: Connection, *conditions: ColumnElement[bool]) -> Columns:
             SESSIONS.c.variant,
             ROLLUPS.c.columns,
         )
-        .join_from(SESSIONS, ROLLUPS, _of_session())
+        .outerjoin_from(SESSIONS, ROLLUPS, _of_session())
         .where(*chosen)
         .order_by(SESSIONS.c.created_s, SESSIONS.c.id)
     )
+    rows = connection.execute(query).all()
+    missing = [row.id for row in rows if row.columns is None]
+    if missing:
+        compute(connection, missing)
+        rows = connection.execute(query).all()
     latest: dict[tuple[str, str, str, int], Any] = {}
-    for row in connection.execute(query):
+    for row in rows:
         experiment = name_of(row.experiment or "")
         cell = (experiment, row.variant or "", row.task_card or row.id, row.attempt)
         latest.pop(cell, None)
