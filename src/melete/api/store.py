@@ -1,7 +1,8 @@
 """What the routes read from: pages and single rows of the listings, over one engine that can only read.
 
 A connection is taken for one request and given back. SQLite and PostgreSQL are told that nothing will be written, so a
-route cannot change the store by mistake; what computes rollups says so (`keep`). A database that is away is answered with 503.
+route cannot change the store by mistake; what computes rollups says so (`keep`). A database that is away is answered
+with 503.
 """
 
 from __future__ import annotations

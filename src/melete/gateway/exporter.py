@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
 from melete.errors import MissingExtraError, ServerError
+from melete.gateway.entities import name_of
 from melete.settings import Settings
 from melete.store import database
 
@@ -176,7 +177,7 @@ class Figures:
         for row in connection.execute(text(REQUESTS), {"since": since_s, "until": until_s}):
             variant, model, provider, status, error_class, latency, first, count, *figures = row
             labels = (
-                self._bounded("variant", _name(variant)),
+                self._bounded("variant", name_of(variant or NONE)),
                 self._bounded("model", model),
                 self._bounded("provider", provider),
                 self._bounded("status", status),
@@ -197,7 +198,7 @@ class Figures:
 
         sessions: dict[tuple[str, ...], float] = defaultdict(float)
         for variant, state, outcome, count in connection.execute(text(SESSIONS)):
-            sessions[self._bounded("variant", _name(variant)), state, outcome] += count
+            sessions[self._bounded("variant", name_of(variant or NONE)), state, outcome] += count
         yield _gauge(
             "melete_sessions", "Sessions by state and outcome.", ("variant", "state", "outcome"), sessions
         )
@@ -274,11 +275,6 @@ def serve(settings: Settings, port: int, *, host: str = "127.0.0.1") -> Exporter
             next_step="Take another port, or 0 for a free one.",
         ) from error
     return Exporter(engine, server, thread, host)
-
-
-def _name(variant: str | None) -> str | None:
-    """The name in an id `name@digest`."""
-    return variant.split("@")[0] if variant else None
 
 
 def _add_all(into: Sums, more: Sums) -> None:

@@ -14,7 +14,7 @@ from melete.gateway.listings import ROLLUPS
 class Rollup(BaseModel):
     """One figure."""
 
-    scope: str = Field(description="session, variant or experiment.", examples=["session"])
+    scope: str = Field(description="session, variant, experiment, or source: counted by another witness.")
     scope_id: str = Field(description="Id of what it is a figure of.")
     metric: str = Field(description="Name of a metric, see /metrics.", examples=["cost"])
     value: float | None
@@ -24,7 +24,7 @@ class Rollup(BaseModel):
 class RollupAsked(Asked):
     """Which rollups."""
 
-    scope: Literal["session", "variant", "experiment"] | None = None
+    scope: Literal["session", "variant", "experiment", "source"] | None = None
     scope_id: Text | None = Field(None, description="Id of the session, variant or experiment.")
     metric: Text | None = None
 
