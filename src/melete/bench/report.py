@@ -57,13 +57,7 @@ def of_experiment(connection: Connection, name: str) -> dict[str, Any]:
     Raises:
         UnknownNameError: no such experiment has a session.
     """
-    everything = groups(connection)
-    chosen = [group for group in everything if group.experiment and name in _names(group.experiment)]
-    if not chosen:
-        known = {name_of(group.experiment) for group in everything if group.experiment}
-        raise UnknownNameError(
-            "experiment with sessions", name, known, next_step=f"Play it first: melete bench run {name}"
-        )
+    chosen = _of_experiment(groups(connection), name)
     experiments = _ids(chosen, "experiment")
     described = _document(connection, "experiment", experiments[-1]) or {}
     variants, notes = _newest_versions(chosen)
@@ -96,41 +90,24 @@ def of_variants(
     """
     everything = groups(connection)
     if experiment is not None:
-        if not any(group.experiment and experiment in _names(group.experiment) for group in everything):
-            known = {name_of(group.experiment) for group in everything if group.experiment}
-            raise UnknownNameError("experiment with sessions", experiment, known)
-        everything = [
-            group for group in everything if group.experiment and experiment in _names(group.experiment)
-        ]
-    sides = [_of_variant(everything, name) for name in (before, after)]
-    shared = {name_of(g.experiment) for g in sides[0] if g.experiment and g.finalised}
-    shared &= {name_of(g.experiment) for g in sides[1] if g.experiment and g.finalised}
-    notes = []
-    chosen = [*sides[0], *sides[1]]
-    if shared:
-        newest = max(
-            (g for g in chosen if g.experiment and name_of(g.experiment) in shared), key=lambda g: g.last_s
-        )
-        name = name_of(newest.experiment or "")
-        chosen = [group for group in chosen if group.experiment and name_of(group.experiment) == name]
-        if len(shared) > 1:
-            others = ", ".join(sorted(shared - {name}))
-            notes.append(
-                f"Both were also played in {others}; this is the newest, {name}. Choose with --experiment."
-            )
-    variants, older = _newest_versions(chosen)
-    ids = [next(id for id in variants if name in _names(id)) for name in (before, after)]
+        everything = _of_experiment(everything, experiment)
+    chosen, name, notes = _played_together(*(_of_variant(everything, side) for side in (before, after)))
+    ids: list[str] = []
+    for side in (before, after):
+        newest, older = _newest_versions([group for group in chosen if side in _names(group.variant)])
+        ids += newest
+        notes += older
     if ids[0] == ids[1]:
         raise ConfigError(
             f"{before} and {after} are the same variant.",
             next_step="Name two variants, or two versions of one.",
         )
+    if name is None:
+        return _build(connection, None, None, ids, chosen, notes, detail=False)
     experiments = _ids(chosen, "experiment")
-    head = None
-    if shared:
-        described = _document(connection, "experiment", experiments[-1])
-        head = {"id": experiments[-1], "name": name, "versions": experiments, "document": described}
-    return _build(connection, head, experiments if shared else None, ids, chosen, notes + older, detail=False)
+    described = _document(connection, "experiment", experiments[-1])
+    head = {"id": experiments[-1], "name": name, "versions": experiments, "document": described}
+    return _build(connection, head, experiments, ids, chosen, notes, detail=False)
 
 
 def groups(connection: Connection) -> list[Group]:
@@ -312,6 +289,36 @@ def _names(id: str) -> tuple[str, str]:
 def _ids(chosen: Sequence[Group], field: str) -> list[str]:
     """The different ids of the groups, the newest last."""
     return list(dict.fromkeys(id for group in reversed(chosen) if (id := getattr(group, field))))[::-1]
+
+
+def _of_experiment(everything: Sequence[Group], name: str) -> list[Group]:
+    found = [group for group in everything if group.experiment and name in _names(group.experiment)]
+    if not found:
+        known = {name_of(group.experiment) for group in everything if group.experiment}
+        raise UnknownNameError(
+            "experiment with sessions", name, known, next_step=f"Play it first: melete bench run {name}"
+        )
+    return found
+
+
+def _played_together(
+    before: Sequence[Group], after: Sequence[Group]
+) -> tuple[list[Group], str | None, list[str]]:
+    """The groups of the newest experiment that both finished sessions in, its name, and a sentence about other ones.
+
+    Where there is no such experiment, all groups and no name.
+    """
+    names = [
+        {name_of(g.experiment) for g in side if g.experiment and g.finalised} for side in (before, after)
+    ]
+    shared, both = names[0] & names[1], [*before, *after]
+    if not shared:
+        return both, None, []
+    inside = [group for group in both if group.experiment and name_of(group.experiment) in shared]
+    name = name_of(max(inside, key=lambda group: group.last_s).experiment or "")
+    others = ", ".join(sorted(shared - {name}))
+    notes = [f"Both were also played in {others}; this is the newest, {name}. Choose with --experiment."]
+    return [g for g in inside if name_of(g.experiment or "") == name], name, notes if others else []
 
 
 def _of_variant(everything: Sequence[Group], name: str) -> list[Group]:
