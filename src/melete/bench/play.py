@@ -31,7 +31,6 @@ from melete.bench.session import Opened, Plan
 from melete.bench.task_card import Card
 from melete.errors import ConfigError, MeleteError, SessionError, UnknownNameError
 from melete.gateway import entities, ingest, process, sessions
-from melete.gateway import provider as provider_files
 from melete.gateway.collectors import spool
 from melete.gateway.provider import Provider
 from melete.records import SessionRecord, SessionState
@@ -146,10 +145,16 @@ def play(settings: Settings, plan: Schedule) -> Generator[SessionRecord, None, N
         served = stack.enter_context(
             serving.serve(settings, plan.providers, device=order.device, slots=slots)
         )
-        playing = _Playing(settings, plan, stack)
-        gateway = stack.enter_context(process.here(settings, _asked_for(settings, served.providers)))
+        playing = stack.enter_context(_Playing(settings, plan))
+        gateway = stack.enter_context(process.here(settings, served.providers))
         served.wait()
         yield from playing.all(gateway.url)
+
+
+def play_at(settings: Settings, plan: Schedule, url: str) -> Generator[SessionRecord, None, None]:
+    """The same against a gateway that is up at a URL, with models that answer already; see `play`."""
+    with _Playing(settings, plan) as playing:
+        yield from playing.all(url)
 
 
 def _cells(bench: PinnedBench, experiment: Experiment, order: Order, variants: Sequence[str]) -> list[Cell]:
@@ -189,16 +194,6 @@ def _finalised(
     }
 
 
-def _asked_for(settings: Settings, providers: list[Provider]) -> list[Provider]:
-    """What the gateway has to offer: all of the bench folder, if one is up that does and it suffices."""
-    now = process.running(settings)
-    if now is None:
-        return providers
-    own = provider_files.own(settings)
-    suffices = set(now.models) == set(provider_files.offered(own)) and all(one in own for one in providers)
-    return own if suffices else providers
-
-
 @dataclass
 class _Running:
     """A session that is under way; a harness of mode `command` ends its session itself."""
@@ -214,22 +209,23 @@ class _Playing:
     Args:
         settings: home folder and database.
         plan: what is played.
-        stack: ends the harnesses.
     """
 
-    def __init__(self, settings: Settings, plan: Schedule, stack: contextlib.ExitStack) -> None:
+    def __init__(self, settings: Settings, plan: Schedule) -> None:
         self._settings, self._plan = settings, plan
         self._waiting = deque(plan.cells)
         self._running: dict[str, _Running] = {}
         self._results: Results = queue.SimpleQueue()
         self._batches: dict[str, Batch] = {}
         self._threads = ThreadPoolExecutor(plan.order.concurrency, thread_name_prefix="harness")
-        stack.callback(self._end)
-        for name in plan.variants:
-            variant = plan.bench.variants.read(name).record
-            profile = plan.bench.harness_profiles.read(variant.harness_profile).record
+
+    def __enter__(self) -> _Playing:
+        for name in self._plan.variants:
+            variant = self._plan.bench.variants.read(name).record
+            profile = self._plan.bench.harness_profiles.read(variant.harness_profile).record
             if profile.mode == "batch" and profile.name not in self._batches:
-                self._batches[profile.name] = Batch(settings, profile, self._results)
+                self._batches[profile.name] = Batch(self._settings, profile, self._results)
+        return self
 
     def all(self, url: str) -> Iterator[SessionRecord]:
         """Plays all cells against a gateway; yields sessions as they end."""
@@ -295,7 +291,7 @@ class _Playing:
                 arrived.append(self._results.get_nowait())
         return arrived
 
-    def _end(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Aborts what a batch has under way; a harness with a process of its own is waited for, within its time."""
         for id in [id for id, one in self._running.items() if one.by_batch]:
             with contextlib.suppress(MeleteError):
