@@ -2,10 +2,11 @@
 
     python benchmarks/ingest_speed.py [--events 30000] [--rounds 3] [--kept 200000] [--only sqlite]
 
-A spool is written by the product's own writer as the hook writes it: for each request one begin, one attempt and one end
-with every figure, 16 requests under way at a time, 200 sessions. It is then collected into a store that already holds
-`--kept` events. CPU is that of the collector; for PostgreSQL the server's own is shown beside it (another process, which
-in production has a core of its own). Goals: 5,000 events/s on SQLite and 3,000 on PostgreSQL, by CPU and by wall time.
+A spool is written by the product's own writer as the hook writes it: for each request one begin, one attempt and one
+end with every figure, 16 requests under way at a time, 200 sessions. It is then collected into a store that already
+holds `--kept` events. CPU is that of the collector; for PostgreSQL the server's own is shown beside it (another
+process, which in production has a core of its own). Goals: 5,000 events/s on SQLite and 3,000 on PostgreSQL, by CPU and
+by wall time.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ import statistics
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from melete.gateway import sessions
 from melete.gateway.collectors.spool import collect_into
-from melete.gateway.events import Event, event_id
+from melete.gateway.events import Event, event_id, new_request
 from melete.gateway.spool import SpoolWriter
 from melete.store.database import opened
 
@@ -97,7 +97,7 @@ def write_spool(folder: Path, count: int, ids: list[str]) -> int:
     waiting: list[list[Event]] = []
     written = 0
     for number in range(count):
-        events = three_events(str(uuid.uuid4()), ids[number % len(ids)], time.time(), writer.writer)
+        events = three_events(new_request(), ids[number % len(ids)], time.time(), writer.writer)
         writer.write(events[0])
         waiting.append(events[1:])
         due = waiting.pop(0) if len(waiting) > UNDER_WAY else []
@@ -145,7 +145,7 @@ def measure(url: str, place: Path | None, events: int, rounds: int, kept: int) -
                 collected = collect_into(engine, Path(folder), alive=lambda writer: True)
                 wall_s = time.perf_counter() - began_s
                 after, server_after = resource.getrusage(resource.RUSAGE_SELF), server_cpu_s(place)
-            assert collected.ingested.events == told and collected.bad_lines == 0
+            assert (collected.ingested.events, collected.bad_lines) == (told, 0)
             cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             if number:  # the first round fills the store
                 speeds.append((told / wall_s, told / cpu_s, (server_after - server_before) / told * 1e6))
@@ -175,7 +175,9 @@ def main() -> None:
     )
     parser.add_argument("--events", type=int, default=30_000, help="events of one round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kept", type=int, default=200_000, help="events in the store before the first round")
+    parser.add_argument(
+        "--kept", type=int, default=200_000, help="events in the store before the first round"
+    )
     parser.add_argument("--only", choices=sorted(GOALS))
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -183,7 +185,9 @@ def main() -> None:
         figures = {
             kind: measure(url, place, asked.events, asked.rounds, asked.kept) for kind, url, place in found
         }
-    print(f"{asked.rounds} rounds of {asked.events} events after {asked.kept}, load {os.getloadavg()[0]:.1f}\n")
+    print(
+        f"{asked.rounds} rounds of {asked.events} events after {asked.kept}, load {os.getloadavg()[0]:.1f}\n"
+    )
     print(f"{'store':<12} {'events/s':>9} {'per CPU s':>10} {'goal':>6} {'server CPU µs/event':>20}")
     for kind, row in figures.items():
         print(
@@ -191,7 +195,11 @@ def main() -> None:
             f"{row['server_cpu_us_per_event']:20.0f}"
         )
     if asked.out:
-        report = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), **vars(asked)}
+        report = {
+            "machine": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            **vars(asked),
+        }
         report = {name: value for name, value in report.items() if name != "out"}
         asked.out.write_text(json.dumps({**report, "stores": figures}, indent=2) + "\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from told import OUTCOMES, told_of
 
-from melete.gateway.events import FIELDS, LONGEST_LINE, Event, allowed, event_id, parse, text, to_line
+from melete.gateway.events import (
+    FIELDS,
+    LONGEST_LINE,
+    Event,
+    allowed,
+    event_id,
+    new_request,
+    parse,
+    text,
+    to_line,
+)
 from melete.gateway.normalise import ERROR_CLASSES, STATUSES, interrupted_event, is_open, request_of
 
 anything = st.recursive(
@@ -167,6 +178,13 @@ def test_text_can_be_kept_by_every_database(value: str) -> None:
     assert "\x00" not in kept
     assert len(kept) <= 50
     kept.encode()
+
+
+def test_ids_of_new_requests_are_uuids_that_sort_by_time() -> None:
+    ids = [new_request() for _ in range(2000)]
+    assert len(set(ids)) == len(ids)
+    assert {uuid.UUID(id).version for id in ids} == {7}
+    assert [id[:13] for id in ids] == sorted(id[:13] for id in ids)
 
 
 def test_event_id_tells_attempts_apart() -> None:

@@ -8,13 +8,12 @@ Durations come from a clock that is never set; only the start is wall time.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from melete.gateway import content
-from melete.gateway.events import Event, event_id
+from melete.gateway.events import Event, event_id, new_request
 from melete.gateway.hook_answer import Answer, Tokens
 from melete.gateway.hook_keys import Admission, Spending
 from melete.gateway.spool import SpoolWriter
@@ -84,7 +83,7 @@ class Exchange:
     changed: Sequence[str] = ()
     body: dict[str, Any] | None = None
     spending: Spending | None = None
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    id: str = field(default_factory=new_request)
     wall_s: float = field(default_factory=time.time)
     started_s: float = field(default_factory=time.monotonic)
     attempts: list[Attempt] = field(default_factory=list)
@@ -232,7 +231,7 @@ class Recorder:
         """Writes that a request was not let through; of a flood from outside only some are written."""
         if session is None and not self._allowed():
             return
-        request = str(uuid.uuid4())
+        request = new_request()
         fields = {
             "status": "refused",
             "error_class": error_class,
