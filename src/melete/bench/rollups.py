@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select
 from melete.bench import metric as metrics
 from melete.bench.columns import LAYOUT, READ, Columns, pack
 from melete.gateway.entities import name_of
+from melete.gateway.ingest import alone
 from melete.records import SessionState
 from melete.store.models import MetricRollupRow, RequestRow, SessionRow
 
@@ -41,6 +42,8 @@ def finalise(connection: Connection, session_id: str) -> dict[str, float]:
 def compute(connection: Connection, session_ids: Sequence[str]) -> dict[str, dict[str, float]]:
     """Computes the rollups of sessions anew and keeps them; returns the figures of each."""
     figures: dict[str, dict[str, float]] = {}
+    if session_ids:
+        alone(connection)  # or requests that an ingest adds meanwhile would be missing for good
     for ids in _chunks(session_ids):
         sessions = _sessions(connection, ids)
         packed = _packed(connection, ids)
