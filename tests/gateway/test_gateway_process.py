@@ -137,6 +137,31 @@ def test_up_with_a_litellm_that_cannot_start_tells_its_last_words(tmp_path: Path
     assert process.running(settings) is None
 
 
+def test_prepare_makes_paths_absolute_because_the_supervisor_works_elsewhere(
+    tmp_path: Path, told_litellm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.yaml").write_text("turns: []\n")
+    settings = settings_in(tmp_path, MELETE_LITELLM=str(told_litellm), MELETE_DATABASE="sqlite:///here.db")
+    plan, environ = process.prepare(settings, [made(script="script.yaml")], "127.0.0.1")
+    assert environ["MELETE_DATABASE"] == f"sqlite:///{tmp_path / 'here.db'}"
+    assert plan.providers[0].script == str(tmp_path / "script.yaml")
+    assert process.supervise.Plan.from_json(plan.to_json()) == plan
+
+
+def test_plan_digest_changes_with_a_key_but_does_not_hold_it(
+    tmp_path: Path, told_litellm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_in(tmp_path, MELETE_LITELLM=str(told_litellm))
+    digests = []
+    for key in ("sk-canary-one", "sk-canary-two", "sk-canary-two"):
+        monkeypatch.setenv("A_KEY", key)
+        plan, _ = process.prepare(settings, [made(api_key="${A_KEY}")], "127.0.0.1")
+        assert "canary" not in plan.to_json()
+        digests.append(plan.digest)
+    assert digests[0] != digests[1] == digests[2]
+
+
 def test_bind_without_a_port_takes_that_of_the_last_time_if_it_is_free(settings: Settings) -> None:
     with process.bind(settings, "127.0.0.1", 0) as first:
         port = first.getsockname()[1]

@@ -34,20 +34,26 @@ command.add_command(echo_command, "echo")
 @click.option("--without", multiple=True, metavar="NAME", help="Leave a provider out; may be repeated.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=4000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
-)
+    "--port", type=click.IntRange(0, 65535),
+    help="0 takes a free one. [default: 4000, or that of the gateway that is up]",
+)  # fmt: skip
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, for systemd and containers.")
-def up(names: tuple[str, ...], without: tuple[str, ...], host: str, port: int, foreground: bool) -> None:
+def up(
+    names: tuple[str, ...], without: tuple[str, ...], host: str, port: int | None, foreground: bool
+) -> None:
     """Start the gateway, or restart it if its providers or keys have changed."""
     from melete import settings as configured
     from melete.gateway import process
 
     settings = configured.load()
     providers = _chosen(settings, names, without)
+    before = process.running(settings)
+    if port is None:
+        port = 0 if before else process.PORT
     if foreground:
         click.get_current_context().exit(process.serve(settings, providers, host=host, port=port))
-    before = process.running(settings)
-    click.echo("Starting LiteLLM, which takes some ten seconds ...", err=True)
+    if before is None:
+        click.echo("Starting LiteLLM, which takes some ten seconds ...", err=True)
     gateway = process.up(settings, providers, host=host, port=port)
     if before is None:
         click.echo(f"The gateway is up at {gateway.url}")

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from melete import settings as configured
 from melete.errors import ConfigError, GatewayError, MissingExtraError, UnknownNameError
 from melete.gateway import environment, logs, program, state, supervise
 from melete.gateway.provider import OURS, Provider, check_keys, offered
@@ -113,6 +114,7 @@ def serve(settings: Settings, providers: Sequence[Provider], *, host: str = HOST
             next_step="Stop it first with: melete gateway down",
         )
     os.environ.update(environ)
+    settings = configured.load()
     with bind(settings, host, port) as listener:
         return supervise.Supervisor(settings, plan, listener, shown=True).run()
 
@@ -153,9 +155,10 @@ def prepare(
         pass  # brings the schema to the newest revision, or says why that cannot be
     environ |= {
         "MELETE_HOME": str(settings.home),
-        "MELETE_DATABASE": settings.database,
-        "MELETE_BENCH": str(settings.bench),
+        "MELETE_DATABASE": _absolute(settings.database),
+        "MELETE_BENCH": str(settings.bench.absolute()),
     }
+    providers = [_with_script(settings, one) for one in providers]
     return _plan(settings, found, host, providers, environ), environ
 
 
@@ -301,6 +304,25 @@ def _plan(
     )
 
 
+def _absolute(database: str) -> str:
+    """The URL of a database with an absolute path, because the supervisor works in another folder."""
+    from sqlalchemy import make_url
+
+    url = make_url(database)
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return database
+    return f"sqlite:///{Path(url.database).absolute()}"
+
+
+def _with_script(settings: Settings, one: Provider) -> Provider:
+    """A provider whose script, if it is a file, is found from anywhere: beside the provider files, or here."""
+    if one.script is None:
+        return one
+    places = (settings.bench / "providers" / one.script, Path(one.script))
+    file = next((place.absolute() for place in places if place.is_file()), None)
+    return one.model_copy(update={"script": str(file)}) if file else one
+
+
 def _spawn(
     settings: Settings, plan: supervise.Plan, environ: dict[str, str], listener: socket.socket
 ) -> subprocess.Popen[bytes]:
@@ -326,21 +348,25 @@ def _spawn(
 
 
 def _await(settings: Settings, child: subprocess.Popen[bytes], wait_s: float) -> Gateway:
+    """Waits until the supervisor says that it is up; whoever gives up waiting leaves nothing behind."""
     deadline = time.monotonic() + wait_s
-    while time.monotonic() < deadline:
-        now = state.read(settings)
-        if now is not None and now.pid == child.pid and now.state == "up":
-            return _gateway(now)
-        if child.poll() is not None:
-            raise GatewayError(
-                f"The gateway did not come up: {_why(settings, now, child.pid)}.",
-                allowed=_last_words(settings),
-                next_step="See: melete gateway logs",
-            )
-        time.sleep(PAUSE_S)
-    child.terminate()
+    why = f"within {wait_s:.0f} s"
+    came_up = False
+    try:
+        while time.monotonic() < deadline:
+            now = state.read(settings)
+            if now is not None and now.pid == child.pid and now.state == "up":
+                came_up = True
+                return _gateway(now)
+            if child.poll() is not None:
+                why = f"because {_why(settings, now, child.pid)}"
+                break
+            time.sleep(PAUSE_S)
+    finally:
+        if not came_up and child.poll() is None:
+            child.terminate()
     raise GatewayError(
-        f"The gateway did not come up within {wait_s:.0f} s.",
+        f"The gateway did not come up {why}.",
         allowed=_last_words(settings),
         next_step="See: melete gateway logs",
     )
