@@ -171,6 +171,14 @@ def test_expected_text_in_a_link_that_leads_out_is_not_there(tmp_path: Path) -> 
     assert judged(work, "expected_text", text="42", file="folder/secret.txt").solved is False
 
 
+def test_run_in_a_working_copy_that_is_a_link_is_not_solved(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "answer.txt").write_text("42")
+    (tmp_path / "work").symlink_to(tmp_path / "elsewhere")
+
+    assert "put a link" in judged(tmp_path / "work", "expected_text", text="42", file="answer.txt").note
+
+
 def test_expected_text_in_a_pipe_does_not_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "answer.txt")
 

@@ -210,7 +210,7 @@ def test_run_killed_by_a_signal_says_it_as_a_shell_does(tmp_path: Path) -> None:
     assert run(tmp_path, "sh", "-c", "kill -SEGV $$", quiet=True).exit_code == 128 + signal.SIGSEGV
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_exec_interrupted_aborts_the_session_and_leaves_no_process(
     settings: Settings, tmp_path: Path, number: int
 ) -> None:

@@ -161,7 +161,7 @@ class _Forwarded:
 
 @contextlib.contextmanager
 def _forwarding(child: subprocess.Popen[bytes]) -> Iterator[_Forwarded]:
-    """Passes SIGINT and SIGTERM on to the group while the child runs; a second one ends it for good."""
+    """Passes SIGINT, SIGTERM and SIGHUP on to the group while the child runs; a second one ends it for good."""
     told = _Forwarded()
     if threading.current_thread() is not threading.main_thread():
         yield told
@@ -177,7 +177,7 @@ def _forwarding(child: subprocess.Popen[bytes]) -> Iterator[_Forwarded]:
             patience.start()
 
     before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
-    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIGHUP)):
         before[number] = signal.signal(number, pass_on)
     try:
         yield told

@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 import melete
-from melete.bench import provenance, rollups, workspace
+from melete.bench import provenance, workspace
 from melete.bench.experiment import Content, Experiment, Limits
 from melete.bench.folder import Bench
 from melete.bench.harness_profile import PLACEHOLDERS, HarnessProfile, render
@@ -310,7 +310,11 @@ def reach(settings: Settings, variants: Sequence[str], *, start: bool = False) -
         return gateway
     if start:
         wanted = {each.provider: bench.providers.read(each.provider).record for each in chosen}
-        known = {one.name: one for one in provider.own(settings) if not one.missing(os.environ)}
+        known = {
+            one.name: one
+            for one in provider.own(settings)
+            if not one.missing(os.environ) and (one.kind != "melete" or one.base_url is not None)
+        }
         return process.up(settings, list({**known, **wanted}.values()))
     if gateway is None:
         raise GatewayError(
@@ -449,6 +453,8 @@ def _end(
     keep_work: bool = False,
     issuer: Issuer | None = None,
 ) -> SessionRecord:
+    from melete.bench import rollups  # numpy, which a session's start can do without
+
     with connect(settings.database) as connection:
         found = sessions.get(connection, id)
         if found.state in sessions.ENDED:

@@ -63,6 +63,8 @@ def run(checker: dict[str, Any], evidence: Evidence) -> Verdict | None:
         if chosen is None:
             _, key, text = problems[0]
             raise ConfigError(f"checker.{name}.{key}: {text}")
+        if evidence.workdir.is_symlink():
+            return Verdict(False, 0.0, "the harness put a link in the place of its working copy")
         verdict: Verdict = find.load(PACKAGE, name, "checker").check(chosen, evidence)
         return verdict
     return None
