@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from melete.gateway.environment import WARM_MODEL
 from melete.gateway.provider import Provider
 from melete.settings import Settings
 from melete.store import database
+from postgres_at_hand import server
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gateway")]
 
@@ -258,6 +260,25 @@ def test_tied_gateway_ends_with_the_process_that_started_it(own: Settings) -> No
     account = state.read(own)
     assert account is not None
     assert account.state == "down"
+
+
+@pytest.mark.postgres
+def test_gateway_on_postgresql_goes_on_while_the_database_is_away(own: Settings) -> None:
+    with server() as running, Echo() as upstream:
+        settings = dataclasses.replace(own, database=running.url)
+        gateway = process.up(settings, providers(upstream.url))
+        lent = lend(settings, ("echo",))
+        ask(gateway.url, lent, "echo", "/v1/chat/completions")
+        running.stop()
+        for path in BODIES:
+            answer = ask(gateway.url, lent, "echo", path)
+            assert said(path, answer, False) == SAID
+        assert process.status(settings).state == "up"
+        running.start()
+        ask(gateway.url, lent, "echo", "/v1/messages", stream=True)
+        found = rows(settings, lent.id, 5)
+        assert [row["status"] for row in found] == ["ok"] * 5
+        process.down(settings)
 
 
 def test_litellm_calls_nobody_but_its_providers(own: Settings, tmp_path: Path) -> None:
