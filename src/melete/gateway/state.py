@@ -73,9 +73,9 @@ def read(settings: Settings) -> State | None:
         found = json.loads((settings.gateway / FILE).read_text(encoding="utf-8"))
         known = {one.name for one in fields(State)}
         state = State(**{key: value for key, value in found.items() if key in known})
+        return replace(state, models=tuple(state.models), providers=dict(state.providers))
     except (OSError, ValueError, TypeError, AttributeError):
         return None
-    return replace(state, models=tuple(state.models), providers=dict(state.providers))
 
 
 def alive(settings: Settings) -> State | None:
