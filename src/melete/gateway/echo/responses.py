@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from melete.gateway.echo import chat
 from melete.gateway.echo.answer import Answer, Call, Frame, event, halves
 from melete.gateway.echo.asked import Asked, field, length_of, pieces, text_of
 
 BY_MODEL = ("function_call", "custom_tool_call", "reasoning", "local_shell_call")
+problem = chat.problem
 RESULTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output")
 
 
