@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from melete.gateway import hook_request
@@ -75,6 +75,7 @@ class Visit:
     endpoint: str | None
     session: str | None = None
     model: str | None = None
+    started_s: float = field(default_factory=time.monotonic)
 
 
 class Door:
@@ -123,6 +124,7 @@ class Door:
                 visit.session,
                 refusal.error_class,
                 refusal.status,
+                latency_ms=(time.monotonic() - visit.started_s) * 1000,
                 endpoint=visit.endpoint,
                 model=visit.model,
                 client=hook_request.client_of(visit.headers),
