@@ -151,7 +151,7 @@ class Script(Part):
     """All replies of the upstream."""
 
     models: list[str] = Field(
-        ["echo"], min_length=1, description="What it says it offers; it answers any name."
+        default=["echo"], min_length=1, description="What it says it offers; it answers any name."
     )
     rules: list[Rule] = Field(default=[], description="Replies by condition; the first that fits counts.")
     turns: list[Reply] = Field(default=[], description="Replies in order, where no rule fits.")

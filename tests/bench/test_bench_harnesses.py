@@ -1,0 +1,160 @@
+"""Every harness that ships a profile, run for real: through the real gateway, against the scripted upstream.
+
+A file of `harness_tries/` says what a harness is told to do by the script, and what its session has to show afterwards.
+The world beyond this machine is played by a proxy that lets nothing through and notes who was asked for.
+"""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway_at_hand import AtHand, at_hand
+from melete import documents, find
+from melete.bench import attempt, session
+from melete.bench.harness_profile import PLACEHOLDERS, HarnessProfile, render
+from melete.bench.session import Plan
+from melete.gateway.echo.script import Script
+
+TRIES = Path(__file__).parent / "harness_tries"
+PROFILES = find.folder_of("melete.bench.harness_profiles")
+NAMES = find.names("melete.bench.harness_profiles", ".yaml")
+PAGE = Path(__file__).parents[2] / "docs" / "bench" / "harnesses.md"
+ENVS = Path(__file__).parents[2] / ".envs"
+PROMPT = "Write a file hello.txt with the one word hello in it."
+
+
+def profile_of(name: str) -> HarnessProfile:
+    return documents.read(PROFILES / f"{name}.yaml", HarnessProfile, "harness profile").record
+
+
+def wanted_of(name: str) -> dict[str, Any]:
+    wanted: dict[str, Any] = yaml.safe_load((TRIES / f"{name}.yaml").read_text("utf-8"))
+    return wanted
+
+
+TRIED = sorted(path.stem for path in TRIES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_profile_rendered_names_no_secret_and_leaves_no_placeholder(name: str) -> None:
+    profile = profile_of(name)
+    values = {key: f"<{key}>" for key in PLACEHOLDERS}
+    sources = [file.text if file.text is not None else (PROFILES / str(file.source)).read_text("utf-8")
+               for file in profile.files.values()]  # fmt: skip
+    templates = [*profile.environment.values(), *profile.command, *profile.version_command, *sources]
+
+    rendered = [render(template, values) for template in templates]
+
+    assert not [text for text in rendered for key in PLACEHOLDERS if "{" + key + "}" in text]
+    assert not [text for text in rendered if "sk-" in text]
+    assert any("<key>" in text for text in rendered) or profile.mode == "batch"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_profile_is_described_in_the_table_of_the_docs(name: str) -> None:
+    profile = profile_of(name)
+
+    row = next(line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"| `{name}` |"))
+
+    assert profile.status.version is None or profile.status.version in row
+    assert profile.notes
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if profile_of(name).mode == "command"])
+def test_profile_with_a_command_that_is_called_tried_has_a_try(name: str) -> None:
+    assert (TRIES / f"{name}.yaml").is_file() or profile_of(name).status.state == "untried"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("gateway")
+@pytest.mark.parametrize(
+    ("name", "model"), [(name, model) for name in TRIED for model in wanted_of(name)["models"]]
+)
+def test_harness_through_the_gateway_solves_its_task_and_its_requests_are_counted(
+    name: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: Outside
+) -> None:
+    wanted, profile = wanted_of(name), profile_of(name)
+    if profile.installed_in and not (ENVS / profile.installed_in / "bin").is_dir():
+        pytest.skip(f"python tools/envs.py {profile.installed_in} has not been run")
+    hand = at_hand()
+    (tmp_path / "home").mkdir()
+    for key in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(key, outside.url)
+    for key in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(key, "127.0.0.1,localhost")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    write_files(hand, name, model, wanted["checker"])
+    hand.upstream.play(Script.model_validate(wanted["script"]))
+
+    try:
+        opened = session.start(hand.settings, Plan(f"try_{name}", f"try_{name}"), hand.url)
+        record, ended = attempt.play(hand.settings, opened, quiet=True)
+    finally:
+        hand.upstream.play(Script())
+    rows = hand.requests(record.id, len(wanted["streamed"]))
+
+    assert (record.solved, ended.exit_code) == (True, 0), f"{record.outcome_note}, {ended}"
+    assert [row["status"] for row in rows] == ["ok"] * len(wanted["streamed"])
+    assert {row["endpoint"] for row in rows} == {wanted["endpoint"]}
+    assert {row["model_asked"] for row in rows} == {model}
+    assert sorted(bool(row["stream"]) for row in rows) == sorted(wanted["streamed"])
+    assert sum(row["tool_calls"] or 0 for row in rows) == wanted["tool_calls"]
+    assert all(row["tokens_in"] > 0 and row["tokens_out"] > 0 and row["cost_usd"] > 0 for row in rows)
+    assert outside.asked_for <= set(wanted.get("calls_out", ()))
+
+
+def write_files(hand: AtHand, name: str, model: str, checker: dict[str, Any]) -> None:
+    """Provider, variant and task card of a try, in the bench folder of the gateway at hand."""
+    models = {model: {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}}
+    files = {
+        f"providers/try_{name}": {"kind": "echo", "base_url": f"{hand.upstream.url}/v1", "models": models},
+        f"variants/try_{name}": {
+            "harness_profile": name, "provider": f"try_{name}", "model": model,
+        },
+        f"task_cards/try_{name}": {
+            "description": "A try.", "prompt": PROMPT, "files": {"README.md": "A try.\n"},
+            "checker": checker, "timeout_s": 120,
+        },
+    }  # fmt: skip
+    for path, content in files.items():
+        file = hand.settings.bench / f"{path}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+class Outside:
+    """A proxy that lets nothing out, and the hosts that it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked_for: set[str] = set()
+        noted = self.asked_for
+
+        class Note(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                words = self.rfile.readline(4096).decode("latin-1").split()
+                target = words[1] if len(words) > 1 else "nothing"
+                noted.add(target.split("://")[-1].split("/")[0].split(":")[0])
+                self.wfile.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+
+        self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Note)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+@pytest.fixture
+def outside() -> Iterator[Outside]:
+    proxy = Outside()
+    thread = threading.Thread(target=proxy.server.serve_forever, daemon=True)
+    thread.start()
+    yield proxy
+    proxy.server.shutdown()
+    proxy.server.server_close()
+    thread.join()
