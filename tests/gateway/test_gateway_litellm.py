@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,46 @@ def test_tied_gateway_ends_with_the_process_that_started_it(own: Settings) -> No
     account = state.read(own)
     assert account is not None
     assert account.state == "down"
+
+
+def test_command_starts_one_gateway_that_lives_on_and_lets_answers_finish(own: Settings) -> None:
+    bench = own.home / "bench"
+    (bench / "providers").mkdir(parents=True)
+    (bench / "providers" / "slow.yaml").write_text(
+        "kind: echo\nscript: slow-script.yaml\nmodels: {echo: {}}\n"
+    )
+    (bench / "slow-script.yaml").write_text(
+        "turns:\n  - {text: one two three four five six, delay: {token_s: 0.3}}\n"
+    )
+    environ = {**os.environ, "MELETE_HOME": str(own.home), "MELETE_BENCH": str(bench)}
+    command = [sys.executable, "-m", "melete", "gateway"]
+    both = [
+        subprocess.Popen(
+            [*command, "up", "--provider", "slow", "--port", "0"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environ,
+        )
+        for _ in range(2)
+    ]
+    told = {one.communicate(timeout=180)[0].splitlines()[0] for one in both}
+    assert [one.returncode for one in both] == [0, 0]
+    gateway = process.running(own)
+    assert gateway is not None
+    assert told == {f"The gateway is up at {gateway.url}"}
+    assert os.getsid(gateway.pid) == gateway.pid, "a terminal that closes would take it along"
+
+    # `down` while an answer is under way: it comes to its end.
+    lent = lend(own, ("echo",))
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(ask, gateway.url, lent, "echo", "/v1/chat/completions", stream=True)
+        wait_until(lambda: rows(own, lent.id), 20)
+        done = subprocess.run([*command, "down"], env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "The gateway is down.\n")
+    assert said("/v1/chat/completions", answer.result(), True) == "one two three four five six"
+    (row,) = rows(own, lent.id, 1)
+    assert row["status"] == "ok"
+    assert process.running(own) is None
 
 
 @pytest.mark.postgres

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gateway_at_hand import settings_in
 from melete.errors import ConfigError, GatewayError, UnknownNameError
-from melete.gateway import logs, process, program, state
+from melete.gateway import logs, process, program, state, supervise
 from melete.gateway.provider import Provider
 from melete.gateway.state import State
 from melete.settings import Settings
@@ -265,6 +265,21 @@ def test_log_that_grows_is_rotated_and_bounded(tmp_path: Path, monkeypatch: pyte
     files = list(tmp_path.iterdir())
     assert len(files) == logs.KEPT_FILES + 1
     assert all(file.stat().st_size <= 1100 for file in files)
+
+
+def test_log_and_state_on_a_full_disk_end_nothing(small_disk: Callable[[int], Path]) -> None:
+    place = small_disk(64 * 1024)
+    settings = settings_in(place)
+    log = logs.Log(settings.gateway / "logs")
+    supervisor = supervise.Supervisor(
+        settings,
+        supervise.Plan("python", "1", "127.0.0.1", "d", (made(),), {}),
+        socket.create_server(("", 0)),
+    )
+    (place / "filler").write_bytes(b"x" * (os.statvfs(place).f_bavail * os.statvfs(place).f_frsize))
+    log.say("x" * 100_000)
+    supervisor._say(state="up")
+    assert "cannot be written" in supervisor._log.last[-1]
 
 
 def test_follow_goes_on_through_a_rotation(tmp_path: Path) -> None:

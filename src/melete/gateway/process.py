@@ -315,10 +315,10 @@ def _absolute(database: str) -> str:
 
 
 def _with_script(settings: Settings, one: Provider) -> Provider:
-    """A provider whose script, if it is a file, is found from anywhere: beside the provider files, or here."""
+    """A provider whose script, if it is a file, is found from anywhere: in the bench folder, or here."""
     if one.script is None:
         return one
-    places = (settings.bench / "providers" / one.script, Path(one.script))
+    places = (settings.bench / one.script, Path(one.script))
     file = next((place.absolute() for place in places if place.is_file()), None)
     return one.model_copy(update={"script": str(file)}) if file else one
 
