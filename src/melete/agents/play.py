@@ -32,6 +32,8 @@ SEED = 20_000
 """Seed of the first task, as in an exam; the next task has the next one."""
 ATTEMPT, SERIES = 1_000_003, 7_919_003
 """How far the seeds of a further attempt and of a further series are away."""
+COUNTED = ("reward", "tool_calls", "tool_calls_ok", "refused", "steps", "policy_broken")
+"""Fields of an outcome that a result reports."""
 NEEDED = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL")
 
 
@@ -160,8 +162,7 @@ def counted(episode: Episode) -> dict[str, Any]:
     """
     said: dict[str, Any] = {"status": episode.status, "seconds": round(episode.seconds, 3)}
     if episode.outcome is not None:
-        said |= asdict(episode.outcome)
-        del said["success"], said["criteria"]
+        said |= {name: getattr(episode.outcome, name) for name in COUNTED}
     return said
 
 

@@ -96,7 +96,8 @@ class Recording:
         if not waiting or self._failed or self.run.silent:
             return
         try:
-            self._write(waiting)
+            with self.run.timed("recording rollouts"):
+                self._write(waiting)
         except (MeleteError, OSError) as error:
             self._failed = True
             self.run.say(f"The rollouts of this run are no longer recorded as sessions: {error}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -225,7 +224,7 @@ def _legal(found: SessionRecord, state: SessionState) -> None:
 
 
 def _row(record: SessionRecord) -> dict[str, Any]:
-    return {**asdict(record), "state": str(record.state)}
+    return {**vars(record), "state": str(record.state)}
 
 
 def _record(row: RowMapping) -> SessionRecord:

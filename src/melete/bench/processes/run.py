@@ -80,8 +80,10 @@ def _play(settings: Settings, plan: Schedule, run: Run) -> None:
     solved: Counter[str] = Counter()
     playing = play.play(settings, plan)
     try:
+        with run.timed("start"):
+            first = next(playing, None)
         for step in run.steps(len(plan.cells), what="sessions"):
-            session = next(playing)
+            session = first if step == 0 and first is not None else next(playing)
             variant = name_of(session.variant or "")
             ended[variant] += 1
             solved[variant] += bool(session.solved)
