@@ -18,17 +18,20 @@ from typing import Any
 import httpx
 import pytest
 from spend_log_table import insert, litellm_database
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 
 from gateway_at_hand import MODELS, Lent, lend, need_litellm, providers, settings_in
 from melete.gateway import config, environment, launch, program, supervise
 from melete.gateway.collectors import spend_logs
+from melete.gateway.collectors.prometheus import Reading, keep, read
 from melete.gateway.collectors.spool import collect
 from melete.gateway.echo.script import Script
 from melete.gateway.echo.server import Echo
+from melete.gateway.reconcile import reconcile
 from melete.settings import Settings
 from melete.store import database
 from melete.store.models import RequestRow
+from prometheus_at_hand import prometheus
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 
@@ -54,10 +57,12 @@ def litellm() -> Iterator[Engine]:
 
 @dataclass(frozen=True)
 class Seen:
-    """What both witnesses saw: the home whose spool the hook wrote, the rows of LiteLLM's tracker, two sessions."""
+    """What all saw: the home whose spool the hook wrote, the rows of LiteLLM's tracker, what Prometheus scraped."""
 
     settings: Settings
     logs: list[dict[str, Any]]
+    scraped: list[Reading]
+    since_s: float
     first: Lent
     second: Lent
     answered: int
@@ -65,7 +70,7 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """Plays some requests of two sessions through a LiteLLM that runs our hook and its own tracker."""
     folder = tmp_path_factory.mktemp("home")
     settings = settings_in(folder)
@@ -77,14 +82,21 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         pass
     first, second = lend(settings, MODELS), lend(settings, MODELS)
     with Echo(Script.model_validate(SCRIPT)) as upstream, socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         process = proxy(settings, upstream.url, listener, tapped)
         try:
-            answered, failed = play(f"http://127.0.0.1:{listener.getsockname()[1]}", first, second)
-            wait_for_rows(tapped, answered + failed)
+            with prometheus({"litellm": (f"{url}/metrics/", "scrape")}) as server:
+                server.wait_for("up", 1, wait_s=180)
+                since_s = time.time()
+                answered, failed = play(url, first, second)
+                wait_for_rows(tapped, answered + failed)
+                server.wait_for("sum(litellm_proxy_total_requests_metric_total)", answered + failed)
+                scraped = read(server.url, since_s)
         finally:
             process.terminate()
             process.wait(60)
-    return Seen(settings, [json.loads(line) for line in tapped.open()], first, second, answered, failed)
+    logs = [json.loads(line) for line in tapped.open()]
+    return Seen(settings, logs, scraped, since_s, first, second, answered, failed)
 
 
 def proxy(
@@ -143,9 +155,11 @@ def play(url: str, first: Lent, second: Lent) -> tuple[int, int]:
                 body = {"model": "echo-chat", "messages": [{"role": "user", "content": "hi"}]}
                 client.post("/v1/chat/completions", json=body, headers=same).raise_for_status()
                 answered += 1
+            broken = {"model": "echo", "messages": [{"role": "user", "content": "break"}], "stream": True}
+            client.post("/v1/chat/completions", json=broken, headers=lent.headers)
             limited = {"model": "echo", "messages": [{"role": "user", "content": "limit"}]}
             assert client.post("/v1/chat/completions", json=limited, headers=lent.headers).status_code == 429
-            failed += 1
+            failed += 2
     return answered, failed
 
 
@@ -187,6 +201,24 @@ def test_requests_that_both_saw_are_counted_once_and_agree(
     assert {row["source"] for row in of_sessions} == {"hook,spend_logs"}
 
 
+def test_prometheus_agrees_as_a_third_witness_and_adds_nothing(
+    seen: Seen, litellm: Engine, tmp_path: Path
+) -> None:
+    for row in seen.logs:
+        insert(litellm, row)
+    with database.opened(f"sqlite:///{tmp_path}/melete.db") as engine:
+        copy_credentials(seen, engine)
+        collect(Settings(seen.settings.home, None, f"sqlite:///{tmp_path}/melete.db"))
+        spend_logs.collect_into(engine, litellm)
+        with engine.begin() as connection:
+            keep(connection, seen.scraped)
+            lines = reconcile(connection, seen.scraped, seen.since_s, time.time())
+            count = connection.scalar(select(func.count()).select_from(REQUESTS))
+    assert count == seen.answered + seen.failed
+    assert {line.source for line in lines} == {"hook", "spend_logs", "litellm"}
+    assert [line.sentence for line in lines if line.difference] == []
+
+
 def test_figures_of_both_witnesses_agree(seen: Seen, litellm: Engine, tmp_path: Path) -> None:
     for row in seen.logs:
         insert(litellm, row)
@@ -205,7 +237,11 @@ def totals(engine: Engine) -> dict[Any, Any]:
     """Session, endpoint, status and error class to the figures that both witnesses tell, summed."""
     found: dict[Any, Any] = {}
     with engine.connect() as connection:
-        for row in connection.execute(select(REQUESTS).where(REQUESTS.c.session_id.is_not(None))).mappings():
+        counted = REQUESTS.c.error_class.is_distinct_from(
+            "connection"
+        )  # of a stream that was cut both estimate
+        query = select(REQUESTS).where(REQUESTS.c.session_id.is_not(None), counted)
+        for row in connection.execute(query).mappings():
             key = (row["session_id"], row["endpoint"], row["status"], row["error_class"])
             count, tokens_in, tokens_out, cached, cost = found.get(key, (0, 0, 0, 0, 0.0))
             found[key] = (

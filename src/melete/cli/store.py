@@ -9,7 +9,8 @@ import click
 def command() -> None:
     """Upgrade the database or rebuild it from the run folders.
 
-    The database is an index; the folders are the truth and nothing is lost when it is deleted.
+    Of runs it is an index that can be rebuilt from their folders. Of the sessions of `melete bench` it is all there
+    is: keep it, or export them.
     """
 
 

@@ -1,5 +1,6 @@
-"""The database: an index over run folders, of one home or of many, that can be thrown away and rebuilt.
+"""The database: sessions with their requests and figures, and an index over run folders, of one home or of many.
 
-SQLite in WAL mode by default, PostgreSQL by `MELETE_DATABASE`. The folders are the truth: nothing is kept here that
-does not stand in one of them.
+SQLite in WAL mode by default, PostgreSQL by `MELETE_DATABASE`. Of runs the folders are the truth, and the index can be
+rebuilt from them. Of sessions the database is: requests follow from the events in it, and nothing else holds those for
+long.
 """
