@@ -8,6 +8,7 @@ that have not ended cannot be bundled, because its numbers would still change. S
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import zipfile
@@ -100,7 +101,8 @@ def write(connection: Connection, experiment: str, path: Path, *, content: bool 
         sha256 = _digest(partial)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise StorageError(f"{path} cannot be written ({error.strerror}).") from error
     return Bundled(path, sha256, {name: entry["rows"] for name, entry in listed.items()})
 

@@ -26,33 +26,36 @@ class Table:
 
 def comparison(report: dict[str, Any], found: dict[str, Any]) -> Table:
     """One row for each metric that both variants of a comparison have."""
-    sides = {variant["id"]: variant for variant in report["variants"]}
-    names = [name_of(found[side]) for side in ("before", "after")]
-    if names[0] == names[1]:
-        names = [found["before"], found["after"]]
+    names = [called(report, found[side]) for side in ("before", "after")]
     head = ("metric", *names, "difference", "95 % interval", "cards", "shown")
+    rows = [cells for _, cells in drawn(report, found)]
+    return Table(head, rows, (*names, "difference", "95 % interval", "cards"))
+
+
+def drawn(report: dict[str, Any], found: dict[str, Any]) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
+    """Each difference with its cells of the table; what is neither better nor worse nor different is left out."""
+    sides = {variant["id"]: variant for variant in report["variants"]}
     rows = []
     for difference in found["differences"]:
         name = difference["metric"]
         unit, better = report["metrics"][name]["unit"], report["metrics"][name]["better"]
         if better == "neither" and difference["difference"] == 0:
             continue
-        rows.append(
-            (
-                report["metrics"][name]["title"],
-                *(middle(sides[found[side]]["figures"].get(name, {}), unit) for side in ("before", "after")),
-                amount(difference["difference"], unit, signed=True),
-                interval(difference["low"], difference["high"], unit, signed=True),
-                str(difference["count"]),
-                difference["verdict"],
-            )
+        cells = (
+            report["metrics"][name]["title"],
+            *(middle(sides[found[side]]["figures"].get(name, {}), unit) for side in ("before", "after")),
+            amount(difference["difference"], unit, signed=True),
+            interval(difference["low"], difference["high"], unit, signed=True),
+            str(difference["count"]),
+            difference["verdict"],
         )
-    return Table(head, rows, (*names, "difference", "95 % interval", "cards"))
+        rows.append((difference, cells))
+    return rows
 
 
 def variants(report: dict[str, Any]) -> Table:
     """One row for each metric, one column for each variant, with intervals."""
-    names = [variant["name"] for variant in report["variants"]]
+    names = [called(report, variant["id"]) for variant in report["variants"]]
     rows = []
     for name, metric in report["metrics"].items():
         figures = [variant["figures"].get(name, {}) for variant in report["variants"]]
@@ -72,7 +75,7 @@ def counts(report: dict[str, Any]) -> Table:
         errors = ", ".join(f"{count:,} {name}" for name, count in variant["errors"].items())
         rows.append(
             (
-                variant["id"],
+                called(report, variant["id"]),
                 f"{variant['measured']:,}",
                 f"{outcomes['solved']:,} of {judged:,}" if judged else DASH,
                 f"{variant['requests']:,}",
@@ -159,4 +162,11 @@ def lead(report: dict[str, Any], found: dict[str, Any]) -> str:
     cards = f"{found['task_cards']:,} task card{'s' if found['task_cards'] != 1 else ''}"
     attempts = f", {found['pairs']:,} pairs of sessions" if found["pairs"] != found["task_cards"] else ""
     verdict = "; ".join(parts) if parts else "no difference shown"
-    return f"{found['after']} against {found['before']} on {cards}{attempts}: {verdict}."
+    sides = f"{called(report, found['after'])} against {called(report, found['before'])}"
+    return f"{sides} on {cards}{attempts}: {verdict}."
+
+
+def called(report: dict[str, Any], id: str) -> str:
+    """The name of a variant, or its id where the report has two of that name."""
+    names = [variant["name"] for variant in report["variants"]]
+    return name_of(id) if names.count(name_of(id)) == 1 else id

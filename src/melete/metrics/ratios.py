@@ -70,7 +70,7 @@ def compare_ratios(
     first, second = _parts(*before), _parts(*after)
     if len(first[0]) != len(second[0]):
         raise ValueError(f"{len(first[0])} rows before and {len(second[0])} after are not pairs")
-    change = linearised(*second) - linearised(*first)
+    change = _told_apart(linearised(*second) - linearised(*first), first)
     if len(change) >= MANY:
         interval = bootstrap_mean_interval(change, confidence, seed, RESAMPLES)
         p_value = sign_flip_p(change, seed)
@@ -87,6 +87,11 @@ def linearised(top: Array, bottom: Array) -> Array:
     """
     found = top.sum() / bottom.sum()
     return np.asarray(found + (top - found * bottom) / bottom.mean(), dtype=np.float64)
+
+
+def _told_apart(change: Array, side: tuple[Array, Array]) -> Array:
+    """The change, with 0 where only the rounding of equal ratios is left of it."""
+    return np.where(np.abs(change) < 1e-12 * abs(side[0].sum() / side[1].sum()), 0.0, change)
 
 
 def _parts(top: Values, bottom: Values) -> tuple[Array, Array]:
@@ -109,7 +114,7 @@ def _difference_interval(
     before: tuple[Array, Array], after: tuple[Array, Array], confidence: float, seed: int
 ) -> tuple[float, float]:
     with np.errstate(invalid="ignore"):
-        change = _resampled(*after, seed) - _resampled(*before, seed)
+        change = _told_apart(_resampled(*after, seed) - _resampled(*before, seed), before)
     unknown = np.isnan(change)  # nothing solved on either side: it could be anything
     low, _ = _ends(np.where(unknown, -np.inf, change), confidence)
     _, high = _ends(np.where(unknown, np.inf, change), confidence)

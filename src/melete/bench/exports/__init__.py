@@ -5,6 +5,7 @@ What they write comes from the report alone, so that no export can hold what the
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def write(name: str, report: dict[str, Any], path: Path) -> Path:
         partial.write_bytes(written)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise StorageError(f"{path} cannot be written ({error.strerror}).") from error
     return path

@@ -14,8 +14,9 @@ def render(report: dict[str, Any]) -> bytes:
     """Headings, sentences and tables."""
     parts = [f"# {_escaped(report['title'])}", _table(tables.counts(report))]
     for found in report["comparisons"]:
+        after, before = (_escaped(tables.called(report, found[side])) for side in ("after", "before"))
         parts += [
-            f"## {_escaped(found['after'])} against {_escaped(found['before'])}",
+            f"## {after} against {before}",
             _escaped(tables.lead(report, found)),
             _table(tables.comparison(report, found)),
             "\n".join(f"- {_escaped(sentence)}" for sentence in tables.sentences(report, found)),
