@@ -82,7 +82,7 @@ def test_play_works_in_a_fresh_repository_of_the_card_s_files(settings: Settings
 def test_play_gives_the_session_s_environment_and_no_secret_of_the_host(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "MY_SECRET", "MELETE_TOKEN"):
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "MY_SECRET", "LITELLM_ADMIN_KEY"):
         monkeypatch.setenv(name, "of-the-host")
     monkeypatch.setenv("OPENAI_ORGANIZATION", "of-the-host")
     opened = own_bench.start(settings)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 import melete
 from melete.bench import provenance, workspace
@@ -32,11 +32,12 @@ from melete.bench.outcome import Outcome
 from melete.bench.task_card import Card
 from melete.bench.variant import Variant
 from melete.documents import Document, failure
-from melete.errors import GatewayError, SessionError, UnknownNameError
+from melete.errors import ConfigError, GatewayError, SessionError, UnknownNameError
 from melete.gateway import entities, ingest, process, provider, sessions
 from melete.gateway.collectors import spool
 from melete.gateway.issuers import Credential, Issuer, Policy
 from melete.gateway.issuers.embedded import EmbeddedIssuer
+from melete.gateway.issuers.litellm import LiteLLMIssuer
 from melete.gateway.process import Gateway
 from melete.gateway.provider import Provider
 from melete.records import SessionRecord, SessionState
@@ -48,10 +49,8 @@ BY_HAND_S = 4 * 3600.0
 MARGIN_S = 120.0
 """Seconds that a credential outlives the time limit of its session, for the last answer and the checker."""
 DRAIN_S = 10.0
-WITHHELD = (
-    "API_KEY", "APIKEY", "AUTH_TOKEN", "ACCESS_TOKEN", "SECRET_KEY", "SECRET", "PASSWORD", "CREDENTIALS", "BASE_URL",
-    "API_BASE",
-)  # fmt: skip
+ADMIN_KEY = "LITELLM_ADMIN_KEY"
+WITHHELD = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIALS", "BASE_URL", "API_BASE")
 """Endings of variables that a harness does not inherit: with a provider's own key it could go around the gateway."""
 
 
@@ -215,6 +214,7 @@ def start_many(
         **provenance.of_machine(),
         **provenance.of_repository(workdir or Path.cwd()),
         **(metadata or {}),
+        **({"litellm": base_url.rstrip("/")} if isinstance(issuer, LiteLLMIssuer) else {}),
     }
     with connect(settings.database) as connection:
         rows = _rows(connection, settings, chosen, found_out)
@@ -235,7 +235,7 @@ def start_many(
     except BaseException:
         for record in records:
             with contextlib.suppress(SessionError):
-                abort(settings, record.id, "it could not be started")
+                abort(settings, record.id, "it could not be started", issuer=issuer)
         raise
     return [replace(each, session=record) for each, record in zip(equipped, live, strict=True)]
 
@@ -257,7 +257,7 @@ def finalize(
         outcome: what came of it.
         drain_s: seconds to wait for answers that are still on their way.
         keep_work: whether the working copy stays in the session's folder.
-        issuer: who made its credential, where that was not our own database.
+        issuer: who made its credential; found by the session itself by default.
 
     Raises:
         UnknownNameError: no such session.
@@ -266,14 +266,16 @@ def finalize(
     return _end(settings, id, SessionState.FINALISED, outcome, drain_s, keep_work, issuer)
 
 
-def abort(settings: Settings, id: str, note: str = "", *, drain_s: float = 0.0) -> SessionRecord:
+def abort(
+    settings: Settings, id: str, note: str = "", *, drain_s: float = 0.0, issuer: Issuer | None = None
+) -> SessionRecord:
     """Ends a session without an outcome; what it has cost stays.
 
     Raises:
         UnknownNameError: no such session.
         SessionError: it has ended already; nothing is changed.
     """
-    return _end(settings, id, SessionState.ABORTED, Outcome("manual", note=note), drain_s)
+    return _end(settings, id, SessionState.ABORTED, Outcome("manual", note=note), drain_s, issuer=issuer)
 
 
 def sweep(settings: Settings) -> list[str]:
@@ -418,7 +420,7 @@ def _equip(
     profile, variant = each.profile.record, each.variant.record
     place = workspace.make(settings, record.id)
     values = {
-        "base_url": base_url,
+        "base_url": base_url.rstrip("/"),
         "key": credential.key,
         "model": variant.model,
         "session": record.id,
@@ -459,9 +461,8 @@ def _end(
         found = sessions.get(connection, id)
         if found.state in sessions.ENDED:
             return sessions.move(connection, found.id, state)  # raises, and says when it ended
-        sessions.revoke(connection, [found.id], time.time())
-    if issuer is not None:
-        issuer.revoke(found.id)
+    with opened(settings.database) as engine:
+        (issuer or issuer_of(engine, found.metadata.get("litellm"))).revoke(found.id)
     drained = drain(settings, found.id, drain_s)
     with connect(settings.database) as connection:
         fields = outcome.fields()
@@ -471,6 +472,26 @@ def _end(
         rollups.finalise(connection, found.id)
     workspace.remove(settings, found.id, keep_work=keep_work)
     return ended
+
+
+def issuer_of(engine: Engine, litellm: str | None) -> Issuer:
+    """Who makes credentials: our own database, or a LiteLLM elsewhere that has one.
+
+    Args:
+        engine: our database.
+        litellm: address of that LiteLLM; its admin key is in the environment as `LITELLM_ADMIN_KEY`.
+
+    Raises:
+        ConfigError: the admin key is not set.
+    """
+    if litellm is None:
+        return EmbeddedIssuer(engine)
+    if not os.environ.get(ADMIN_KEY):
+        raise ConfigError(
+            f"The LiteLLM at {litellm} makes keys for its administrator only, and {ADMIN_KEY} is not set.",
+            next_step=f"Set it with: export {ADMIN_KEY}=…",
+        )
+    return LiteLLMIssuer(engine, litellm, os.environ[ADMIN_KEY])
 
 
 def drain(settings: Settings, id: str, wait_s: float) -> bool:

@@ -16,6 +16,9 @@ import click
 @click.option("--workdir", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Work there.")
 @click.option("--keep", is_flag=True, help="Keep the working copy.")
 @click.option("--up", "start_gateway", is_flag=True, help="Start the gateway if it is not up.")
+@click.option(
+    "--litellm", metavar="URL", help="Use that LiteLLM, which has a database, and its virtual keys."
+)
 @click.argument("harness", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def command(
     variant: str,
@@ -26,6 +29,7 @@ def command(
     workdir: Path | None,
     keep: bool,
     start_gateway: bool,
+    litellm: str | None,
     harness: tuple[str, ...],
 ) -> int:
     """Run a harness on a task in a session of its own, and judge what it left with the task card's checker.
@@ -38,15 +42,18 @@ def command(
     from melete.bench import attempt as attempts
     from melete.bench import session, traffic
     from melete.bench.session import Plan
-    from melete.store.database import connect
+    from melete.store import database
 
     settings = all_settings.load()
     session.sweep(settings)
-    gateway = session.reach(settings, [variant], start=start_gateway)
     plan = Plan(variant, task, experiment, attempt, timeout_s)
-    opened = session.start(settings, plan, gateway.url, workdir=workdir and workdir.absolute())
+    where = workdir and workdir.absolute()
+    with database.opened(settings.database) as engine:
+        url = litellm or session.reach(settings, [variant], start=start_gateway).url
+        issuer = session.issuer_of(engine, litellm)
+        opened = session.start(settings, plan, url, workdir=where, issuer=issuer)
     record, ended = attempts.play(settings, opened, harness, keep_work=keep)
-    with connect(settings.database) as connection:
+    with database.connect(settings.database) as connection:
         used = traffic.of_session(connection, record.id)
     judged = {True: "solved", False: "not solved", None: "nobody has judged it"}[record.solved]
     note = f" ({record.outcome_note})" if record.outcome_note and record.solved is not None else ""

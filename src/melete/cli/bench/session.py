@@ -38,6 +38,9 @@ def command() -> None:
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="shell", show_default=True)
 @click.option("--here", is_flag=True, help="Work in this folder, not in a working copy of the task's files.")
 @click.option("--up", "start_gateway", is_flag=True, help="Start the gateway if it is not up.")
+@click.option(
+    "--litellm", metavar="URL", help="Use that LiteLLM, which has a database, and its virtual keys."
+)
 def start(
     variant: str,
     task: str,
@@ -47,6 +50,7 @@ def start(
     kind: str,
     here: bool,
     start_gateway: bool,
+    litellm: str | None,
 ) -> None:
     """Open a session and print the environment for its harness, and nothing else, on stdout.
 
@@ -56,12 +60,16 @@ def start(
     from melete import settings as all_settings
     from melete.bench import checkers, session, snippet
     from melete.bench.session import Plan
+    from melete.store import database
 
     settings = all_settings.load()
     session.sweep(settings)
-    gateway = session.reach(settings, [variant], start=start_gateway)
     plan = Plan(variant, task, experiment, attempt, timeout_s or session.BY_HAND_S)
-    opened = session.start(settings, plan, gateway.url, workdir=_workdir(settings, task, here))
+    where = _workdir(settings, task, here)
+    with database.opened(settings.database) as engine:
+        url = litellm or session.reach(settings, [variant], start=start_gateway).url
+        issuer = session.issuer_of(engine, litellm)
+        opened = session.start(settings, plan, url, workdir=where, issuer=issuer)
     try:
         click.echo(snippet.render(kind, opened.environment, opened.unset), nl=False)
         _prepare(opened)
