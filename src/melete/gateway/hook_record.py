@@ -21,6 +21,8 @@ from melete.gateway.spool import SpoolWriter
 REFUSED_PER_S = 20.0
 REFUSED_BURST = 200.0
 
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,99}")
+FINISH = re.compile(r"[a-z][a-z_]{0,29}")
 EXCEPTIONS = {
     "ContextWindowExceededError": "context_window", "ContentPolicyViolationError": "content_filter",
     "RejectedRequestError": "content_filter", "RateLimitError": "rate_limit", "Timeout": "timeout",
@@ -197,10 +199,7 @@ class Recorder:
             "http_status": http_status,
             "error_class": error_class,
             "call_id": exchange.call_id,
-            "model_answered": (exchange.model_answered or exchange.answer.model or "").removeprefix(
-                exchange.prefix
-            )
-            or None,
+            "model_answered": _named(exchange),
             "deployment": last.deployment if last else None,
             "provider": last.provider if last else None,
             "attempts": len(exchange.attempts),
@@ -210,7 +209,7 @@ class Recorder:
             "upstream_request_id": exchange.upstream_request_id,
             "overhead_ms": exchange.overhead_ms,
             "tool_calls": exchange.answer.tool_calls,
-            "finish_reason": exchange.answer.finish,
+            "finish_reason": _finish(exchange.answer.finish),
             **_timing(exchange),
             **_counts(tokens),
         }
@@ -285,6 +284,16 @@ def class_of(status: int | None, told: str = "", exception: str | None = None) -
     if status is not None and status >= 500 and status not in STATUSES:
         return "provider_error"
     return STATUSES.get(status or 0, "other")
+
+
+def _named(exchange: Exchange) -> str | None:
+    """The upstream's own name of the model that answered; what is no name is not kept."""
+    name = (exchange.model_answered or exchange.answer.model or "").removeprefix(exchange.prefix)
+    return name if MODEL_NAME.fullmatch(name) else None
+
+
+def _finish(reason: str | None) -> str | None:
+    return reason if reason is None or FINISH.fullmatch(reason) else "other"
 
 
 def _wall(exchange: Exchange, monotonic_s: float) -> float:
