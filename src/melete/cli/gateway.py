@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from melete.cli._gateway_echo import command as echo_command
+from melete.cli._gateway_metrics import command as metrics_command
 
 if TYPE_CHECKING:
     from melete.gateway.provider import Provider
@@ -23,6 +24,7 @@ def command() -> None:
 
 
 command.add_command(echo_command, "echo")
+command.add_command(metrics_command, "metrics")
 
 
 @command.command()
