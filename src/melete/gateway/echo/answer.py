@@ -109,9 +109,9 @@ def halves(arguments: str) -> Iterator[str]:
 
 def _call(call: ToolCall, asked: Asked, number: str) -> Call:
     free = call.input is not None or call.name in asked.free_tools
-    arguments = call.input or "" if free else json.dumps(call.arguments, ensure_ascii=False)
+    arguments = call.input or "" if free else json.dumps(call.arguments)
     return Call(f"call_{number}", call.name, arguments, free)
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -28,7 +28,11 @@ def read(body: dict[str, Any]) -> Asked:
         system="\n".join(
             text_of(m.get("content")) for m in messages if m.get("role") in ("system", "developer")
         ),
-        tools=tuple(str(tool.get("function", {}).get("name")) for tool in tools if isinstance(tool, dict)),
+        tools=tuple(
+            str(tool["function"].get("name"))
+            for tool in tools
+            if isinstance(tool, dict) and isinstance(tool.get("function"), dict)
+        ),
         turn=sum(m.get("role") == "assistant" for m in messages),
         tokens=length_of(body, "messages", "tools"),
         usage_wanted=bool(options.get("include_usage")),

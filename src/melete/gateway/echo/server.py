@@ -168,7 +168,7 @@ class Echo:
             await _stream(wire.stream(answer, asked), reply, exchange)
             return
         await exchange.sleep(reply.delay.first_s)
-        body = json.dumps(wire.whole(answer, asked), ensure_ascii=False).encode()
+        body = json.dumps(wire.whole(answer, asked)).encode()
         if reply.cut_after is not None:
             await exchange.start(200, JSON_TYPE, (b"content-length", str(len(body)).encode()))
             await exchange.part(body[: len(body) // 2])
