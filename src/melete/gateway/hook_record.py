@@ -7,6 +7,7 @@ Durations come from a clock that is never set; only the start is wall time.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
