@@ -1,6 +1,6 @@
 """Events per second from a spool into the store, with every request's row computed: SQLite and PostgreSQL, one core.
 
-    python benchmarks/ingest_speed.py [--events 30000] [--rounds 3] [--kept 200000] [--only sqlite]
+    python benchmarks/ingest_speed.py [--events 30000] [--rounds 3] [--kept 120000] [--only sqlite]
 
 A spool is written by the product's own writer as the hook writes it: for each request one begin, one attempt and one
 end with every figure, 16 requests under way at a time, 200 sessions. It is then collected into a store that already
@@ -12,9 +12,7 @@ by wall time.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -24,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import peer
 from melete.gateway import sessions
 from melete.gateway.collectors.spool import collect_into
 from melete.gateway.events import Event, event_id, new_request
@@ -169,17 +168,16 @@ def stores(only: str | None) -> Iterator[list[tuple[str, str, Path | None]]]:
 
 
 def main() -> None:
-    """Measures, prints a table, and writes the figures where `--out` says."""
+    """Measures, prints a table and writes the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--events", type=int, default=30_000, help="events of one round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--kept", type=int, default=200_000, help="events in the store before the first round"
+        "--kept", type=int, default=120_000, help="events in the store before the first round"
     )
     parser.add_argument("--only", choices=sorted(GOALS))
-    parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     with stores(asked.only) as found:
         figures = {
@@ -194,14 +192,20 @@ def main() -> None:
             f"{kind:<12} {row['events_per_s']:9.0f} {row['events_per_cpu_s']:10.0f} {GOALS[kind]:6} "
             f"{row['server_cpu_us_per_event']:20.0f}"
         )
-    if asked.out:
-        report = {
-            "machine": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            **vars(asked),
-        }
-        report = {name: value for name, value in report.items() if name != "out"}
-        asked.out.write_text(json.dumps({**report, "stores": figures}, indent=2) + "\n")
+    peer.save_result(
+        "ingest_speed",
+        {
+            "system": peer.system(),
+            "load": round(os.getloadavg()[0], 1),
+            "rounds": asked.rounds,
+            "events_per_round": asked.events,
+            "events_kept_before": asked.kept,
+            "goal_events_per_s": GOALS,
+            "stores": {
+                kind: {name: round(value, 1) for name, value in row.items()} for kind, row in figures.items()
+            },
+        },
+    )
 
 
 if __name__ == "__main__":
