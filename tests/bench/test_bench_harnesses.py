@@ -6,8 +6,11 @@ The world beyond this machine is played by a proxy that lets nothing through and
 
 from __future__ import annotations
 
+import json
 import socketserver
+import subprocess
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ import yaml
 
 from gateway_at_hand import AtHand, at_hand
 from melete import documents, find
-from melete.bench import attempt, session
+from melete.bench import attempt, session, snippet
 from melete.bench.harness_profile import PLACEHOLDERS, HarnessProfile, render
 from melete.bench.session import Plan
 from melete.gateway.echo.script import Script
@@ -27,6 +30,7 @@ PROFILES = find.folder_of("melete.bench.harness_profiles")
 NAMES = find.names("melete.bench.harness_profiles", ".yaml")
 PAGE = Path(__file__).parents[2] / "docs" / "bench" / "harnesses.md"
 ENVS = Path(__file__).parents[2] / ".envs"
+VALUES = {key: f"<{key}> of $HOME; #" for key in PLACEHOLDERS}
 PROMPT = "Write a file hello.txt with the one word hello in it."
 
 
@@ -45,16 +49,47 @@ TRIED = sorted(path.stem for path in TRIES.glob("*.yaml"))
 @pytest.mark.parametrize("name", NAMES)
 def test_profile_rendered_names_no_secret_and_leaves_no_placeholder(name: str) -> None:
     profile = profile_of(name)
-    values = {key: f"<{key}>" for key in PLACEHOLDERS}
     sources = [file.text if file.text is not None else (PROFILES / str(file.source)).read_text("utf-8")
                for file in profile.files.values()]  # fmt: skip
     templates = [*profile.environment.values(), *profile.command, *profile.version_command, *sources]
 
-    rendered = [render(template, values) for template in templates]
+    rendered = [render(template, VALUES) for template in templates]
 
     assert not [text for text in rendered for key in PLACEHOLDERS if "{" + key + "}" in text]
     assert not [text for text in rendered if "sk-" in text]
-    assert any("<key>" in text for text in rendered) or profile.mode == "batch"
+    assert any("<key>" in text for text in rendered)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_profile_environment_comes_out_of_a_shell_and_of_every_format_as_it_is(name: str) -> None:
+    profile = profile_of(name)
+    environment = {key: render(text, VALUES) for key, text in profile.environment.items()}
+
+    texts = {kind: snippet.render(kind, environment, profile.unset) for kind in snippet.FORMATS}
+    told = subprocess.run(["sh", "-c", f"{texts['shell']}env -0"], capture_output=True, check=True).stdout
+
+    in_shell = dict(line.split("=", 1) for line in told.decode().split("\0") if line)
+    assert environment.items() <= in_shell.items()
+    assert not in_shell.keys() & (set(profile.unset) - environment.keys())
+    assert json.loads(texts["json"])["environment"] == environment
+    assert all(key in texts[kind] for kind in texts for key in environment)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_profile_files_rendered_are_what_their_names_say(name: str) -> None:
+    read = {
+        ".json": json.loads,
+        ".toml": tomllib.loads,
+        ".yaml": yaml.safe_load,
+        ".py": lambda text: compile(text, name, "exec"),
+    }
+    profile = profile_of(name)
+
+    for path, file in profile.files.items():
+        template = file.text if file.text is not None else (PROFILES / str(file.source)).read_text("utf-8")
+        suffix = Path(path).suffix
+        if suffix in read:
+            read[suffix](render(template, VALUES))
 
 
 @pytest.mark.parametrize("name", NAMES)
