@@ -20,6 +20,7 @@ from melete.records import SessionState
 from melete.settings import Settings
 from melete.store.database import connect
 from melete.store.models import RequestContentRow
+from postgres_at_hand import postgres, store  # noqa: F401
 
 CALL = Callable[..., tuple[int, str, str]]
 
@@ -90,6 +91,22 @@ def test_imported_bundle_gives_the_same_report_byte_for_byte(
     with connect(elsewhere.database) as connection:
         second = report.to_text(report.of_experiment(connection, "support"))
     assert first == second == contents(file)["report.json"].decode()
+
+
+def test_bundle_of_either_database_gives_the_same_report_in_the_other(
+    store: Settings,  # noqa: F811
+    home: Settings,
+    file: Path,
+    tmp_path: Path,
+) -> None:
+    with connect(home.database) as connection:
+        expected = report.to_text(report.of_experiment(connection, "support"))
+    there = replace(home, database=f"sqlite:///{tmp_path}/there.db")
+    for target in (store, there):
+        with connect(target.database) as connection:
+            unbundle.read(connection, file)
+            assert report.to_text(report.of_experiment(connection, "support")) == expected
+            bundle.write(connection, "support", file)
 
 
 def test_bundle_made_elsewhere_from_the_imported_one_is_the_same_file(

@@ -179,10 +179,8 @@ def test_markdown_escapes_names_and_holds_the_sentences(made: dict[str, Any], tm
     text = rendered("markdown", made, tmp_path).decode()
     assert text.startswith("# a\\|b \\<script\\>")
     assert "- success: " in text
-    widths = {
-        line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| success |")
-    }
-    assert widths == {8}
+    rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("| success |")]
+    assert [row.count("|") for row in rows] == [8, 4]
 
 
 def test_html_is_whole_loads_nothing_and_escapes_names(made: dict[str, Any], tmp_path: Path) -> None:

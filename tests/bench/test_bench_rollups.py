@@ -24,6 +24,7 @@ from melete.gateway.ingest import ingest
 from melete.records import SessionState
 from melete.settings import Settings
 from melete.store.database import connect
+from postgres_at_hand import postgres, store  # noqa: F401
 
 REQUESTS: list[dict[str, Any]] = [
     {"latency_ms": 400.0, "ttft_ms": 100.0, "tokens_in": 100, "tokens_cached": 40, "tokens_out": 31, "cost_usd": 0.002},
@@ -96,12 +97,12 @@ def test_self_report_that_is_nonsense_counts_for_nothing(home: Settings, reporte
     assert "tool_reliability" not in rollups.values(found)
 
 
-def test_rollups_computed_again_are_the_same_bytes(home: Settings) -> None:
+def test_rollups_computed_again_are_the_same_bytes(store: Settings) -> None:  # noqa: F811
     def all_rows() -> list[Any]:
         order = (rollups.ROLLUPS.c.scope, rollups.ROLLUPS.c.scope_id, rollups.ROLLUPS.c.metric)
         return [tuple(row) for row in connection.execute(select(rollups.ROLLUPS).order_by(*order))]
 
-    with connect(home.database) as connection:
+    with connect(store.database) as connection:
         experiment, before, after = stored_sessions.experiment(connection, cards=4)
         scopes = (("experiment", experiment), ("variant", before), ("variant", after))
         for scope, id in scopes:
