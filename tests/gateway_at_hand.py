@@ -144,15 +144,18 @@ def need_litellm(settings: Settings) -> None:
 def at_hand() -> AtHand:
     """The gateway of this worker, started by whoever asks first; skips where LiteLLM is not installed."""
     need_litellm(settings_in(Path.cwd()))
-    return _started()
+    started = _started()
+    if isinstance(started, GatewayError):
+        pytest.fail(str(started), pytrace=False)
+    return started
 
 
 @cache
-def _started() -> AtHand:
+def _started() -> AtHand | GatewayError:
+    """The gateway, or why it did not start: that is not tried again for every test."""
     home = Path(tempfile.mkdtemp(prefix="melete-gateway-"))
     settings = settings_in(home)
     upstream = Echo(keep=KEPT_REQUESTS).__enter__()
-    gateway = process.up(settings, providers(upstream.url), tied=True)
 
     def end() -> None:
         process.down(settings)
@@ -160,4 +163,7 @@ def _started() -> AtHand:
         shutil.rmtree(home, ignore_errors=True)
 
     atexit.register(end)
-    return AtHand(settings, gateway, upstream)
+    try:
+        return AtHand(settings, process.up(settings, providers(upstream.url), tied=True), upstream)
+    except GatewayError as error:
+        return error

@@ -25,6 +25,7 @@ from sqlalchemy import text
 from gateway_at_hand import MODELS, Lent, at_hand, lend, need_litellm, providers, rows, settings_in
 from melete.errors import GatewayError
 from melete.gateway import process, program, state, supervise
+from melete.gateway.echo.script import Script
 from melete.gateway.echo.server import Echo
 from melete.gateway.environment import WARM_MODEL
 from melete.gateway.provider import Provider
@@ -48,8 +49,10 @@ NATIVE = {
 """Model and endpoint to the endpoint of the upstream, where it is the same."""
 
 
-def ask(url: str, lent: Lent, model: str, path: str, *, stream: bool = False, timeout_s: float = 60.0) -> str:
-    body = {"model": model, "stream": stream, **BODIES[path]}
+def ask(
+    url: str, lent: Lent, model: str, path: str, *, stream: bool = False, timeout_s: float = 60.0, **more: Any
+) -> str:
+    body = {"model": model, "stream": stream, **BODIES[path], **more}
     headers = {"Content-Type": "application/json", **lent.headers}
     request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=timeout_s) as response:
@@ -107,6 +110,39 @@ def test_every_endpoint_reaches_every_kind_of_upstream(model: str, path: str, st
         assert reached == {NATIVE[model, path]}
     (row,) = hand.requests(lent.id, 1)
     assert (row["status"], row["stream"], row["deployment"]) == ("ok", stream, f"{model}/{model}")
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("model", MODELS)
+def test_tool_call_comes_through_every_translation(model: str, path: str) -> None:
+    hand = at_hand()
+    lent = hand.session((model,))
+    parameters = {"type": "object", "properties": {"path": {"type": "string"}}}
+    tool: dict[str, Any] = {
+        "/v1/chat/completions": {"type": "function", "function": {"name": "look", "parameters": parameters}},
+        "/v1/responses": {"type": "function", "name": "look", "parameters": parameters},
+        "/v1/messages": {"name": "look", "input_schema": parameters},
+    }[path]
+    called = {"path": "notes.txt"}
+    hand.upstream.play(
+        Script.model_validate({"turns": [{"tool_calls": [{"name": "look", "arguments": called}]}]})
+    )
+    try:
+        told = json.loads(ask(hand.url, lent, model, path, tools=[tool]))
+    finally:
+        hand.upstream.play(Script())
+    if path == "/v1/chat/completions":
+        function = told["choices"][0]["message"]["tool_calls"][0]["function"]
+        found = function["name"], json.loads(function["arguments"])
+    elif path == "/v1/responses":
+        item = next(item for item in told["output"] if item["type"] == "function_call")
+        found = item["name"], json.loads(item["arguments"])
+    else:
+        block = next(block for block in told["content"] if block["type"] == "tool_use")
+        found = block["name"], block["input"]
+    assert found == ("look", called)
+    (row,) = hand.requests(lent.id, 1)
+    assert (row["status"], row["tool_calls"]) == ("ok", 1)
 
 
 def test_warm_up_is_no_request_of_anybody() -> None:

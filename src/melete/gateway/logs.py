@@ -30,6 +30,7 @@ EXCEPTIONS = re.compile(
 )
 DRAWN = re.compile(r"^\s*[\u2500-\u259f\U0001f300-\U0001faff]")
 """Boxes, banners and pictures that LiteLLM draws while it starts."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 SECRET = re.compile(r"\bsk-[A-Za-z0-9_-]{8,}")
 
 
@@ -60,7 +61,7 @@ class Log:
     def pump(self, lines: Iterable[bytes]) -> None:
         """Writes what a child says until it ends."""
         for raw in lines:
-            text = raw.decode("utf-8", "replace").rstrip()
+            text = COLOUR.sub("", raw.decode("utf-8", "replace")).rstrip()
             kept = known(text) if self.serving else blotted(text, self._secrets)
             if kept:
                 more = f" (+{self._withheld} lines withheld)" if self._withheld else ""

@@ -50,7 +50,8 @@ STEADY_S = 60.0
 """A LiteLLM that lived this long starts the pauses anew."""
 HOUSE_S = 1.0
 PURGE_S = 60.0
-METRICS_PORT = 0
+METRICS_PORT = 9464
+"""Port of our page of metrics, that of OpenTelemetry's exporters; a free one where it is taken."""
 PASSED_ON = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
@@ -336,15 +337,20 @@ class Housekeeping:
         self._purged_s = 0.0
 
     def __enter__(self) -> Housekeeping:
+        for port in (METRICS_PORT, 0):
+            self._exporter = self._exporter or self._serve_metrics(port)
+        self.metrics_url = self._exporter.url if self._exporter else None
+        self._thread.start()
+        return self
+
+    def _serve_metrics(self, port: int) -> Any:
         from melete.gateway import exporter
 
         try:
-            self._exporter = exporter.serve(self._settings, METRICS_PORT)
-            self.metrics_url = self._exporter.url
+            return exporter.serve(self._settings, port)
         except MeleteError as error:
-            self._log.say(f"no page of metrics: {error.found}")
-        self._thread.start()
-        return self
+            self._log.say(f"page of metrics: {error.found}")
+            return None
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -391,7 +397,7 @@ class Housekeeping:
             self._purged_s = time.monotonic()
             retention.purge_contents(engine)
             retention.purge_segments(engine, folder)
-            retention.purge_segments(engine, kept, keep_s=0.0)
+            retention.purge_segments(engine, kept, keep_s=PURGE_S, under_writers=True)
 
 
 def scrape_key(settings: Settings) -> str:
