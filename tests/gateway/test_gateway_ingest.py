@@ -372,6 +372,30 @@ def test_segment_of_the_real_writer_is_deleted_after_its_process_has_gone(
     assert retention.purge_segments(engine, tmp_path, keep_s=-1.0) == names
 
 
+def test_segment_deleted_under_its_writer_is_left_for_a_new_one(engine: Engine, tmp_path: Path) -> None:
+    writer = spool.SpoolWriter(tmp_path)
+    for event in told_of("ok", "a", "s-0", 1.0):
+        writer.write(event)
+    collect_into(engine, tmp_path)
+    assert retention.purge_segments(engine, tmp_path, keep_s=-1.0) == []
+    assert len(retention.purge_segments(engine, tmp_path, keep_s=-1.0, under_writers=True)) == 1
+    for event in told_of("ok", "b", "s-0", 2.0):
+        writer.write(event)
+    collect_into(engine, tmp_path)
+    assert of_status(engine) == {"a": "ok", "b": "ok"}
+
+
+def test_writers_of_one_process_have_segments_of_their_own(engine: Engine, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        writer = spool.SpoolWriter(tmp_path)
+        for event in told_of("ok", name, "s-0", 1.0):
+            writer.write(event)
+        writer.close()
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+    collect_into(engine, tmp_path)
+    assert of_status(engine) == {"a": "ok", "b": "ok"}
+
+
 def test_content_is_kept_until_its_time_is_over(engine: Engine, tmp_path: Path) -> None:
     said = [{"role": "user", "content": "hello \x00 ö"}]
     lines = [

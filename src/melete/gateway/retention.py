@@ -34,6 +34,7 @@ def purge_segments(
     keep_s: float = KEEP_SEGMENTS_S,
     now_s: float | None = None,
     alive: Callable[[str], bool] = spool.alive,
+    under_writers: bool = False,
 ) -> list[str]:
     """Deletes segments that were read whole and are not written any more; returns their names.
 
@@ -43,23 +44,26 @@ def purge_segments(
         keep_s: how long a segment is kept after its last line, in seconds.
         now_s: the time, now by default.
         alive: whether a writer's process still runs.
+        under_writers: delete the segment that a writer is in, too; it begins another one with its next line. A line
+            written in that very moment is lost, so this is for contents only.
     """
     now_s = time.time() if now_s is None else now_s
     with engine.connect() as connection:
         read = {row.segment: row.offset for row in connection.execute(select(_segments.POSITIONS))}
-    gone = []
+    over = []
     for path in sorted(folder.glob("*.jsonl")):
         state = path.stat()
         if state.st_size != read.get(_segments.key(path)) or state.st_mtime > now_s - keep_s:
             continue
-        if not alive(_writer_of(path)) or _following(path).exists():
-            key = _segments.key(path)
-            path.unlink()
-            gone.append(key)
-    if gone:
+        if under_writers or not alive(_writer_of(path)) or _following(path).exists():
+            over.append(path)
+    if over:
+        keys = [_segments.key(path) for path in over]
         with engine.begin() as connection:
-            connection.execute(delete(_segments.POSITIONS).where(_segments.POSITIONS.c.segment.in_(gone)))
-    return [key.partition("/")[2] for key in gone]
+            connection.execute(delete(_segments.POSITIONS).where(_segments.POSITIONS.c.segment.in_(keys)))
+    for path in over:
+        path.unlink(missing_ok=True)
+    return [path.name for path in over]
 
 
 def _writer_of(path: Path) -> str:

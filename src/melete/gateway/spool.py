@@ -147,7 +147,7 @@ class SpoolWriter:
             self._held.popleft()
 
     def _append(self, line: bytes) -> None:
-        if self._descriptor is None or self._size + len(line) > self.segment_bytes:
+        if self._descriptor is None or self._size + len(line) > self.segment_bytes or self._deleted():
             self._next_segment()
         assert self._descriptor is not None
         try:
@@ -160,6 +160,11 @@ class SpoolWriter:
             raise OSError(errno.ENOSPC, "the disk took only a part of an event")
         self._size += written
 
+    def _deleted(self) -> bool:
+        """Whether the segment was deleted since the last line, as those with contents are when they have been read."""
+        assert self._descriptor is not None
+        return os.fstat(self._descriptor).st_nlink == 0
+
     def _cut(self) -> None:
         """Takes half a line out again; this process is the only one that appends to the file."""
         assert self._descriptor is not None
@@ -167,13 +172,18 @@ class SpoolWriter:
 
     def _next_segment(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = segment(self.folder, self.writer, self._number)
-        opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        opened = None
+        while opened is None:  # a segment that is there belongs to another writer of this process
+            path = segment(self.folder, self.writer, self._number)
+            self._number += 1
+            with contextlib.suppress(FileExistsError):
+                opened = os.open(
+                    path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+                )
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = opened
-        self._size = os.fstat(opened).st_size
-        self._number += 1
+        self._size = 0
 
     def _make_reserve(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
