@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 import stored_sessions
+from sqlalchemy import select
 from stored_sessions import START_S, play, variant
 
 from melete.bench import exports, report
+from melete.bench.artifacts import ARTIFACTS
 from melete.errors import StorageError, UnknownNameError
 from melete.gateway import entities
 from melete.settings import Settings
@@ -222,8 +225,14 @@ def test_report_command_writes_every_format_asked_for(home: Settings, call: CALL
     assert code == 0
     assert sorted(path.name for path in tmp_path.glob("support.*")) == ["support.html", "support.json"]
     assert out.count("Wrote") == 2
-    code, out, _ = call("bench", "report", "support", "--format", "csv", "--out", str(tmp_path / "mine.csv"))
-    assert (tmp_path / "mine.csv").is_file()
+    assert call("bench", "report", "support", "--format", "csv", "--out", str(tmp_path / "mine.csv"))[0] == 0
+    with connect(home.database) as connection:
+        kept = {row.kind: row for row in connection.execute(select(ARTIFACTS))}
+    assert kept.keys() == {"report.json", "report.html", "report.csv"}
+    written = (tmp_path / "mine.csv").read_bytes()
+    assert kept["report.csv"].path == str(tmp_path / "mine.csv")
+    assert kept["report.csv"].sha256 == hashlib.sha256(written).hexdigest()
+    assert kept["report.csv"].bytes == len(written)
 
 
 def test_report_command_prints_tables(home: Settings, call: CALL) -> None:

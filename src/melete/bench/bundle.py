@@ -60,10 +60,11 @@ CHUNK = 500
 
 @dataclass(frozen=True)
 class Bundled:
-    """What was written: the file, its sha256, and rows by file."""
+    """What was written: the file, its sha256, the experiment's newest id, and rows by file."""
 
     path: Path
     sha256: str
+    experiment: str
     rows: dict[str, int]
 
 
@@ -104,7 +105,9 @@ def write(connection: Connection, experiment: str, path: Path, *, content: bool 
         with contextlib.suppress(OSError):
             partial.unlink()
         raise StorageError(f"{path} cannot be written ({error.strerror}).") from error
-    return Bundled(path, sha256, {name: entry["rows"] for name, entry in listed.items()})
+    return Bundled(
+        path, sha256, report["experiment"]["id"], {name: entry["rows"] for name, entry in listed.items()}
+    )
 
 
 def shown(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from melete import find
-from melete.errors import StorageError
+from melete.errors import MissingExtraError, StorageError
 
 
 def names() -> list[str]:
@@ -36,7 +36,14 @@ def write(name: str, report: dict[str, Any], path: Path) -> Path:
         MissingExtraError: the format needs a library that is not installed.
         StorageError: the file cannot be written.
     """
-    written: bytes = find.load("melete.bench.exports", name, "format").render(report)
+    format = find.load("melete.bench.exports", name, "format")
+    try:
+        written: bytes = format.render(report)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").split(".")[0]
+        if library not in find.EXTRA_OF:
+            raise
+        raise MissingExtraError(library, find.EXTRA_OF[library]) from error
     partial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ def command(experiment: str, bundle: Path | None, content: bool) -> None:
     It holds configs, sessions, requests, figures and the report, with checksums, and no key, note or path.
     """
     from melete import settings as all_settings
+    from melete.bench import artifacts
     from melete.bench import bundle as bundles
     from melete.gateway.collectors import spool
     from melete.store.database import connect
@@ -30,6 +31,7 @@ def command(experiment: str, bundle: Path | None, content: bool) -> None:
     path = bundle or Path(f"{experiment.partition('@')[0].replace('/', '_')}.zip")
     with connect(settings.database) as connection:
         made = bundles.write(connection, experiment, path, content=content)
+        artifacts.keep(connection, "bundle", made.path, made.experiment)
     rows = ", ".join(
         f"{count:,} {name.partition('.')[0]}" for name, count in made.rows.items() if name != "report.json"
     )

@@ -13,8 +13,12 @@ FORMATS = click.Choice(find.names("melete.bench.exports"))
 
 @click.command()
 @click.argument("experiment")
-@click.option("--format", "formats", type=FORMATS, multiple=True, help="Write a file; may be given more than once.")
-@click.option("--out", type=click.Path(path_type=Path), help="Its name, or a folder; ./EXPERIMENT.ENDING by default.")
+@click.option(
+    "--format", "formats", type=FORMATS, multiple=True, help="Write a file; may be given more than once."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Its name, or a folder; ./EXPERIMENT.ENDING by default."
+)
 def command(experiment: str, formats: tuple[str, ...], out: Path | None) -> None:
     """Report an experiment: all variants, each compared with the baseline.
 
@@ -22,7 +26,7 @@ def command(experiment: str, formats: tuple[str, ...], out: Path | None) -> None
     prompt, answer, path or key.
     """
     from melete import settings as all_settings
-    from melete.bench import exports, report, tables
+    from melete.bench import artifacts, exports, report, tables
     from melete.cli import _show
     from melete.cli.bench.compare import ANSWERS, show
     from melete.gateway.collectors import spool
@@ -39,7 +43,15 @@ def command(experiment: str, formats: tuple[str, ...], out: Path | None) -> None
         show(made, ANSWERS)
         return
     for name in formats:
-        stem = made["title"].replace("/", "_")
-        place = out or Path()
-        path = place / f"{stem}{exports.suffix(name)}" if out is None or place.is_dir() or len(formats) > 1 else place
-        click.echo(f"Wrote {exports.write(name, made, path)}")
+        path = _place(out, made["title"], exports.suffix(name), several=len(formats) > 1)
+        exports.write(name, made, path)
+        with connect(settings.database) as connection:
+            artifacts.keep(connection, f"report.{name}", path, made["experiment"]["id"])
+        click.echo(f"Wrote {path}")
+
+
+def _place(out: Path | None, title: str, suffix: str, *, several: bool) -> Path:
+    """The file that was named, or one named after the experiment in the folder that was named."""
+    if out is not None and not several and not out.is_dir():
+        return out
+    return (out or Path()) / f"{title.replace('/', '_')}{suffix}"
