@@ -67,10 +67,10 @@ def cell(session: SessionRecord) -> tuple[str, str, int]:
     return entities.name_of(str(session.variant)), entities.name_of(str(session.task_card)), session.attempt
 
 
-def test_schedule_variants_take_turns_within_each_card(home: Settings, tmp_path: Path) -> None:
+def test_schedule_variants_take_turns_and_who_begins_alternates(home: Settings, tmp_path: Path) -> None:
     cells = scheduled(bench(home, tmp_path)).cells
     assert [(one.variant, one.card.id, one.attempt) for one in cells[:4]] == [
-        ("one", "desk/10", 0), ("two", "desk/10", 0), ("one", "desk/11", 0), ("two", "desk/11", 0),
+        ("one", "desk/10", 0), ("two", "desk/10", 0), ("two", "desk/11", 0), ("one", "desk/11", 0),
     ]  # fmt: skip
     assert len(cells) == len({(one.variant, one.card.id, one.attempt) for one in cells}) == 12
 

@@ -1,13 +1,13 @@
 """Plays an experiment without a person: every cell (variant, task card, attempt) that is missing becomes a session.
 
-    for ended in play(settings, Order("support")):
+    for ended in play(settings, schedule(settings, Order("support"))):
         …one finalised session after the other…
 
 Whatever is needed is started: runs behind a provider of kind `melete` are served, the gateway is lent, harnesses of
 mode `batch` get all their sessions in one process, those of mode `command` a process each. Variants take turns, so that
-the load is the same for all. A cell that was finalised with the same texts and the same weights is not played again, so
-a run that was killed goes on where it ended. Limits: a harness of mode `manual` needs a person; sessions that were
-under way at a kill stay open until their time is over, and their cells are played anew.
+load and caches are the same for all. A cell that was finalised with the same texts and the same weights is not played
+again, so a run that was killed goes on where it ended. Limits: a harness of mode `manual` needs a person; sessions that
+were under way at a kill stay open until their time is over, and their cells are played anew.
 """
 
 from __future__ import annotations
@@ -158,10 +158,14 @@ def play_at(settings: Settings, plan: Schedule, url: str) -> Generator[SessionRe
 
 
 def _cells(bench: PinnedBench, experiment: Experiment, order: Order, variants: Sequence[str]) -> list[Cell]:
-    """All cells; variants take turns, so that the load is the same for all."""
+    """All cells. Variants take turns, and who begins alternates: what is second finds warmer caches."""
     cards = [card for name in experiment.task_cards for card in bench.cards(name)[: order.tasks or None]]
-    attempts = range(order.attempts or experiment.attempts)
-    return [Cell(variant, card, number) for number in attempts for card in cards for variant in variants]
+    return [
+        Cell(variant, card, number)
+        for number in range(order.attempts or experiment.attempts)
+        for place, card in enumerate(cards)
+        for variant in (variants if (place + number) % 2 == 0 else reversed(variants))
+    ]
 
 
 def _finalised(

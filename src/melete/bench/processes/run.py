@@ -113,7 +113,7 @@ def _report(settings: Settings, config: Config, run: Run) -> None:
     run.result["report"] = _short(found)
     if run.folder is not None:
         for name in ("html", "json", "markdown"):
-            exports.write(name, found, run.folder / f"experiment.{exports.suffix(name)}")
+            exports.write(name, found, run.folder / f"experiment{exports.suffix(name)}")
 
 
 def _short(found: dict[str, Any]) -> list[dict[str, Any]]:
