@@ -27,6 +27,7 @@ from melete.gateway.collectors.prometheus import Reading, keep, read
 from melete.gateway.collectors.spool import collect
 from melete.gateway.echo.script import Script
 from melete.gateway.echo.server import Echo
+from melete.gateway.events import parse
 from melete.gateway.reconcile import reconcile
 from melete.settings import Settings
 from melete.store import database
@@ -175,6 +176,15 @@ def wait_for_rows(tapped: Path, count: int) -> None:
 def test_tracker_told_of_every_request(seen: Seen) -> None:
     hashes = {sha256(lent.key.encode()).hexdigest() for lent in (seen.first, seen.second)}
     assert len([row for row in seen.logs if row["api_key"] in hashes]) == seen.answered + seen.failed
+
+
+def test_hook_tells_nothing_that_the_list_does_not_allow(seen: Seen) -> None:
+    lines = [line for path in (seen.settings.gateway / "spool").glob("*.jsonl") for line in path.open("rb")]
+    events = [parse(line) for line in lines]
+    assert len(events) >= 3 * seen.answered
+    assert [
+        line for line, event in zip(lines, events, strict=True) if not event or "dropped" in event.fields
+    ] == []
 
 
 @pytest.mark.parametrize("log_first", [False, True])
