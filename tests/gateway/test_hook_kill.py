@@ -130,6 +130,11 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def restarts(settings: Settings) -> int:
+    told = process.status(settings).account
+    return told.restarts if told else 0
+
+
 def test_killed_door_loses_nothing_that_a_client_saw(tmp_path: Path) -> None:
     settings, port, random_of = settings_in(tmp_path), free_port(), random.Random(7)
     lent = lend(settings, ("echo",))
@@ -151,7 +156,7 @@ def test_killed_proxy_loses_nothing_that_a_client_saw(tmp_path: Path) -> None:
     need_litellm(settings)
     slow = Script(turns=[Reply(text="one two three four", delay=Delay(first_s=0.02, token_s=0.01))])
     with Echo(slow) as upstream:
-        gateway = process.up(settings, providers(upstream.url))
+        gateway = process.up(settings, providers(upstream.url), tied=True)
         lent = lend(settings, ("echo",), expires_in_s=3600)
         clients = load(gateway.port, lent.key)
         try:
@@ -159,10 +164,11 @@ def test_killed_proxy_loses_nothing_that_a_client_saw(tmp_path: Path) -> None:
                 before = sum(len(client.answered) for client in clients)
                 wait_for(lambda before=before: sum(len(client.answered) for client in clients) > before + 5)
                 time.sleep(random_of.uniform(0.0, 0.5))
-                pid = process.status(settings).litellm_pid
-                assert pid is not None
-                os.kill(pid, signal.SIGKILL)
-                wait_for(lambda kills=kills: process.status(settings).restarts >= kills)
+                told = process.status(settings).account
+                assert told is not None
+                assert told.litellm_pid is not None
+                os.kill(told.litellm_pid, signal.SIGKILL)
+                wait_for(lambda kills=kills: restarts(settings) >= kills)
             before = sum(len(client.answered) for client in clients)
             wait_for(lambda: sum(len(client.answered) for client in clients) > before + 5)
             stop(clients)
