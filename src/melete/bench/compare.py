@@ -29,6 +29,8 @@ class Difference:
     """One metric, `after - before`, over task cards; the figures are those of `melete.metrics.Comparison`."""
 
     metric: str
+    before: float
+    after: float
     difference: float
     low: float
     high: float
@@ -118,6 +120,8 @@ def _difference(name: str, before: Columns, after: Columns, pairs: Pairs) -> Dif
         return None
     return Difference(
         name,
+        found.before,
+        found.after,
         found.difference,
         found.low,
         found.high,

@@ -56,6 +56,11 @@ class Metric(ABC):
     order: int
     note: str
 
+    @property
+    def compared(self) -> str:
+        """Title of the metric's row in a comparison."""
+        return self.title
+
     @abstractmethod
     def values(self, columns: Columns) -> dict[str, tuple[float, int]]:
         """Figures without intervals: name (empty for the only one) to value and count; none where nothing is known."""
@@ -154,6 +159,11 @@ class PerRequest(Metric):
     """One value per request; `of` gives (N,) with NaN where it is unknown."""
 
     of: Callable[[Columns], Array]
+
+    @property
+    def compared(self) -> str:
+        """Pairs compare medians, because a session's percentiles further out say little."""
+        return f"{self.title}, median"
 
     def values(self, columns: Columns) -> dict[str, tuple[float, int]]:
         """Nearest-rank percentiles over all requests."""

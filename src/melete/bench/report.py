@@ -172,6 +172,7 @@ def _build(
         "metrics": {
             name: {
                 "title": metrics.load(name).title,
+                "compared": metrics.load(name).compared,
                 "unit": metrics.load(name).unit,
                 "better": metrics.load(name).better,
                 "note": metrics.load(name).note,

@@ -34,7 +34,6 @@ def comparison(report: dict[str, Any], found: dict[str, Any]) -> Table:
 
 def drawn(report: dict[str, Any], found: dict[str, Any]) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
     """Each difference with its cells of the table; what is neither better nor worse nor different is left out."""
-    sides = {variant["id"]: variant for variant in report["variants"]}
     rows = []
     for difference in found["differences"]:
         name = difference["metric"]
@@ -42,8 +41,8 @@ def drawn(report: dict[str, Any], found: dict[str, Any]) -> list[tuple[dict[str,
         if better == "neither" and difference["difference"] == 0:
             continue
         cells = (
-            report["metrics"][name]["title"],
-            *(middle(sides[found[side]]["figures"].get(name, {}), unit) for side in ("before", "after")),
+            report["metrics"][name]["compared"],
+            *(amount(difference[side], unit) for side in ("before", "after")),
             amount(difference["difference"], unit, signed=True),
             interval(difference["low"], difference["high"], unit, signed=True),
             str(difference["count"]),
@@ -85,12 +84,6 @@ def counts(report: dict[str, Any]) -> Table:
             )
         )
     return Table(head, rows, ("sessions", "solved", "requests", "tokens estimated", "with a price"))
-
-
-def middle(figures: dict[str, Any], unit: str) -> str:
-    """A metric's only figure, or its median."""
-    found = figures.get("") or figures.get("p50")
-    return amount(found["value"], unit) if found else DASH
 
 
 def estimate(found: dict[str, Any] | None, unit: str) -> str:
@@ -145,7 +138,7 @@ def text(table: Table) -> str:
 def sentences(report: dict[str, Any], found: dict[str, Any], names: Sequence[str] | None = None) -> list[str]:
     """What a comparison shows in words, one sentence a metric."""
     return [
-        f"{report['metrics'][row['metric']]['title']}: {row['sentence']}."
+        f"{report['metrics'][row['metric']]['compared']}: {row['sentence']}."
         for row in found["differences"]
         if names is None or row["metric"] in names
     ]

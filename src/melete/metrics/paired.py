@@ -31,6 +31,8 @@ class Comparison:
     """The paired difference `after - before` and what it shows.
 
     Attributes:
+        before: mean (or ratio) before, over the pairs.
+        after: the same after.
         difference: mean difference.
         low: lower end of its interval.
         high: upper end of its interval.
@@ -43,6 +45,8 @@ class Comparison:
         sentence: the finding in words.
     """
 
+    before: float
+    after: float
     difference: float
     low: float
     high: float
@@ -88,11 +92,12 @@ def compare_pairs(
     binary = bool(np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all())
     p_value = mcnemar_p(first, second) if binary else sign_flip_p(change, seed)
     test = "mcnemar exact" if binary else "sign flip"
-    return concluded(change, (low, high), p_value, test, confidence, write)
+    return concluded(first, second, (low, high), p_value, test, confidence, write)
 
 
 def concluded(
-    change: Array,
+    before: Array,
+    after: Array,
     interval: tuple[float, float],
     p_value: float,
     test: str,
@@ -102,7 +107,8 @@ def concluded(
     """What an interval and a test show together.
 
     Args:
-        change: (N,) differences of the pairs, whose mean is the difference.
+        before: (N,) values of the pairs.
+        after: (N,) the others; the difference is that of the means.
         interval: of the difference.
         p_value: of the test.
         test: its name.
@@ -110,6 +116,7 @@ def concluded(
         write: how the sentence writes a difference.
     """
     low, high = interval
+    change = after - before
     difference = float(change.mean())
     shown = p_value < 1 - confidence and not low <= 0 <= high
     spread = float(change.std(ddof=1)) if len(change) > 1 else 0.0
@@ -117,6 +124,8 @@ def concluded(
     count = f"{len(change):,} pair{'s' if len(change) != 1 else ''}"
     span = f"{confidence:.0%} interval {write(low)} to {write(high)}"
     return Comparison(
+        before=float(before.mean()),
+        after=float(after.mean()),
         difference=difference,
         low=low,
         high=high,

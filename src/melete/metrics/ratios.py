@@ -70,14 +70,15 @@ def compare_ratios(
     first, second = _parts(*before), _parts(*after)
     if len(first[0]) != len(second[0]):
         raise ValueError(f"{len(first[0])} rows before and {len(second[0])} after are not pairs")
-    change = _told_apart(linearised(*second) - linearised(*first), first)
+    values = linearised(*first)
+    change = _told_apart(linearised(*second) - values, first)
     if len(change) >= MANY:
         interval = bootstrap_mean_interval(change, confidence, seed, RESAMPLES)
         p_value = sign_flip_p(change, seed)
     else:
         interval = _difference_interval(first, second, confidence, seed)
         p_value = _swapped_p(first, second, seed)
-    return concluded(change, interval, p_value, "swapped labels", confidence, write)
+    return concluded(values, values + change, interval, p_value, "swapped labels", confidence, write)
 
 
 def linearised(top: Array, bottom: Array) -> Array:
