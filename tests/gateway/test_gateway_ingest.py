@@ -91,7 +91,7 @@ def dead(writer: str) -> bool:
 
 
 @hypothesis_settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.integers(0, 2**32), size=st.integers(1, 40))
 def test_everything_told_twice_shuffled_and_half_of_it_cut_short_gives_the_same_rows(
@@ -114,7 +114,7 @@ def test_everything_told_twice_shuffled_and_half_of_it_cut_short_gives_the_same_
 
 
 @hypothesis_settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.integers(0, 2**32), read_bytes=st.integers(1, 4000))
 def test_spool_read_while_it_grows_gives_the_same_rows(

@@ -210,7 +210,7 @@ def test_row_of_a_clock_that_was_set_back_has_no_negative_duration() -> None:
 
 
 @hypothesis_settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.integers(0, 2**32), share=st.floats(0, 1))
 def test_both_witnesses_in_any_order_and_twice_give_the_same_rows(

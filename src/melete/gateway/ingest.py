@@ -12,19 +12,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, Table, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from melete.gateway import matching
 from melete.gateway.events import Event
 from melete.gateway.normalise import interrupted_event, is_open, request_of
 from melete.store.database import insert_new, upsert
-from melete.store.models import MetricRollupRow, RequestEventRow, RequestOpenRow, RequestRow, SessionRow
+from melete.store.models import (
+    MetricRollupRow,
+    RequestEventRow,
+    RequestOpenRow,
+    RequestRow,
+    SessionRow,
+    table,
+)
 
-EVENTS: Table = RequestEventRow.__table__  # type: ignore[assignment]
-REQUESTS: Table = RequestRow.__table__  # type: ignore[assignment]
-OPEN: Table = RequestOpenRow.__table__  # type: ignore[assignment]
-SESSIONS: Table = SessionRow.__table__  # type: ignore[assignment]
-ROLLUPS: Table = MetricRollupRow.__table__  # type: ignore[assignment]
+EVENTS = table(RequestEventRow)
+REQUESTS = table(RequestRow)
+OPEN = table(RequestOpenRow)
+SESSIONS = table(SessionRow)
+ROLLUPS = table(MetricRollupRow)
 INGEST_LOCK = 5_104_712
 """Key of the PostgreSQL advisory lock that an ingest holds until its transaction ends."""
 

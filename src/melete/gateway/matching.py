@@ -16,16 +16,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, select, update
 
 from melete.gateway.events import Event
 from melete.gateway.normalise import request_of
 from melete.store.database import upsert
-from melete.store.models import RequestEventRow, RequestRow, SpendLogRow
+from melete.store.models import RequestEventRow, RequestRow, SpendLogRow, table
 
-REQUESTS: Table = RequestRow.__table__  # type: ignore[assignment]
-EVENTS: Table = RequestEventRow.__table__  # type: ignore[assignment]
-LOGS: Table = SpendLogRow.__table__  # type: ignore[assignment]
+REQUESTS = table(RequestRow)
+EVENTS = table(RequestEventRow)
+LOGS = table(SpendLogRow)
 COLUMNS = [column.name for column in REQUESTS.columns]
 SOURCE = "spend_logs"
 SLACK_S = 2.0

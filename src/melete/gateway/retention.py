@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import Engine, Table, delete, select
+from sqlalchemy import Engine, delete, select
 
 from melete.gateway import spool
 from melete.gateway.collectors import _segments
-from melete.store.models import RequestContentRow
+from melete.store.models import RequestContentRow, table
 
-CONTENTS: Table = RequestContentRow.__table__  # type: ignore[assignment]
+CONTENTS = table(RequestContentRow)
 KEEP_SEGMENTS_S = 24 * 3600.0
 
 

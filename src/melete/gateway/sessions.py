@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, and_, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, or_, select, update
 
 from melete.errors import SessionError, UnknownNameError
 from melete.records import SESSION_MOVES, SessionRecord, SessionState, move_session
-from melete.store.models import CredentialRow, SessionRow
+from melete.store.models import CredentialRow, SessionRow, table
 
-SESSIONS: Table = SessionRow.__table__  # type: ignore[assignment]
-CREDENTIALS: Table = CredentialRow.__table__  # type: ignore[assignment]
+SESSIONS = table(SessionRow)
+CREDENTIALS = table(CredentialRow)
 OUTCOME = ("solved", "score", "outcome_source", "outcome_note")
 ENDED = frozenset(state for state, moves in SESSION_MOVES.items() if not moves)
 """States in which a session has ended for good."""

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, select
 
 from melete.store.database import upsert
-from melete.store.models import SpoolPositionRow
+from melete.store.models import SpoolPositionRow, table
 
-POSITIONS: Table = SpoolPositionRow.__table__  # type: ignore[assignment]
+POSITIONS = table(SpoolPositionRow)
 
 
 @dataclass(frozen=True)

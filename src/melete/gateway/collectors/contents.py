@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from sqlalchemy import Engine, Table
+from sqlalchemy import Engine
 
 from melete.gateway import content
 from melete.gateway.collectors._segments import keep_positions, new_parts
 from melete.gateway.ingest import alone
 from melete.store.database import upsert
-from melete.store.models import RequestContentRow
+from melete.store.models import RequestContentRow, table
 
-CONTENTS: Table = RequestContentRow.__table__  # type: ignore[assignment]
+CONTENTS = table(RequestContentRow)
 READ_BYTES = 8_000_000
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Connection, Engine, RowMapping, Table, select
+from sqlalchemy import Connection, Engine, RowMapping, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from melete.errors import ConfigError, StorageError
@@ -24,11 +24,11 @@ from melete.gateway.hook_record import class_of
 from melete.gateway.ingest import alone, chunks, drop_rollups, note_requests
 from melete.settings import Settings
 from melete.store.database import open_engine, opened, upsert
-from melete.store.models import CredentialRow, SpendLogRow, SpoolPositionRow
+from melete.store.models import CredentialRow, SpendLogRow, SpoolPositionRow, table
 
-LOGS: Table = SpendLogRow.__table__  # type: ignore[assignment]
-CREDENTIALS: Table = CredentialRow.__table__  # type: ignore[assignment]
-POSITIONS: Table = SpoolPositionRow.__table__  # type: ignore[assignment]
+LOGS = table(SpendLogRow)
+CREDENTIALS = table(CredentialRow)
+POSITIONS = table(SpoolPositionRow)
 OVERLAP_S = 3600.0
 """How much is read again: as long as a request may last, and LiteLLM's delay in writing."""
 PAGE = 500
@@ -131,7 +131,9 @@ def row_of(found: RowMapping | dict[str, Any]) -> dict[str, Any]:
         status, error_class = "error", class_of(http_status, "", exception)
     elif found["cache_hit"] == "True":
         status = "cache_hit"
-    counted = status != "error" or bool(found["spend"])  # of a failed call LiteLLM writes an estimate of the prompt
+    counted = status != "error" or bool(
+        found["spend"]
+    )  # of a failed call LiteLLM writes an estimate of the prompt
     fields = {
         "endpoint": ENDPOINTS.get(found["call_type"]),
         "model_asked": found["first_model_group"] or found["model_group"] or None,

@@ -4,7 +4,7 @@ Times are seconds since the epoch. Text that is long or free is `Text`; names an
 foreign keys: events arrive in any order, from other machines too, and a row that came early must not stop the others.
 """
 
-from melete.store.models._model import Model
+from melete.store.models._model import Model, table
 from melete.store.models.entities import (
     ENTITIES,
     ExperimentRow,
@@ -44,4 +44,5 @@ __all__ = [
     "SpoolPositionRow",
     "TaskCardRow",
     "VariantRow",
+    "table",
 ]
