@@ -245,15 +245,23 @@ def test_known_of_other_lines_is_nothing(line: str) -> None:
     assert logs.known(line) is None
 
 
-def test_pump_while_it_starts_blots_secrets_and_later_counts_what_it_withholds(tmp_path: Path) -> None:
-    log = logs.Log(tmp_path, ["topsecretvalue"])
-    log.pump([b"key topsecretvalue and sk-0123456789abcdef", "█ banner".encode(), b"\xff bytes"])
-    log.serving = True
-    log.pump([b"a prompt", b"another", b"12:00:00 - LiteLLM:ERROR: a.py:1 - Timeout: a prompt"])
+def test_log_of_a_child_that_serves_drops_its_start_and_sifts_the_rest(tmp_path: Path) -> None:
+    child = logs.ChildLog(logs.Log(tmp_path))
+    child.read([b"a prompt that came early"])
+    child.serves()
+    child.read([b"a prompt", b"\xff another", b"12:00:00 - LiteLLM:ERROR: a.py:1 - Timeout: a prompt"])
     text = (tmp_path / logs.FILE).read_text()
-    assert "key *** and sk-***" in text
     assert "LiteLLM:ERROR: a.py:1 Timeout (+2 lines withheld)" in text
     assert "prompt" not in text
+
+
+def test_log_of_a_child_that_never_served_is_whole_but_for_secrets(tmp_path: Path) -> None:
+    child = logs.ChildLog(logs.Log(tmp_path, ["topsecretvalue"]))
+    child.read([b"key topsecretvalue and sk-0123456789abcdef", "█ banner".encode(), b"\x1b[31mred\x1b[0m"])
+    child.failed()
+    text = (tmp_path / logs.FILE).read_text()
+    assert "key *** and sk-***" in text
+    assert "litellm: red\n" in text
     assert "banner" not in text
 
 
@@ -279,7 +287,7 @@ def test_log_and_state_on_a_full_disk_end_nothing(small_disk: Callable[[int], Pa
     (place / "filler").write_bytes(b"x" * (os.statvfs(place).f_bavail * os.statvfs(place).f_frsize))
     log.say("x" * 100_000)
     supervisor._say(state="up")
-    assert "cannot be written" in supervisor._log.last[-1]
+    assert state.read(settings) is None
 
 
 def test_follow_goes_on_through_a_rotation(tmp_path: Path) -> None:

@@ -26,17 +26,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from melete import settings as configured
-from melete.errors import GatewayError, MeleteError, ServerError
+from melete.errors import GatewayError, ServerError
 from melete.gateway import config, environment, logs, state, warm
+from melete.gateway.housekeeping import Housekeeping
 from melete.gateway.provider import Provider
 from melete.gateway.state import State
 from melete.settings import Settings
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
 
 READY_S = 240.0
 """Seconds that LiteLLM may take to answer for the first time."""
@@ -48,10 +46,6 @@ STOP_S = 15.0
 LONGEST_PAUSE_S = 30.0
 STEADY_S = 60.0
 """A LiteLLM that lived this long starts the pauses anew."""
-HOUSE_S = 1.0
-PURGE_S = 60.0
-METRICS_PORT = 9464
-"""Port of our page of metrics, that of OpenTelemetry's exporters; a free one where it is taken."""
 PASSED_ON = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
@@ -202,20 +196,21 @@ class Supervisor:
 
         began_s, warm_key = time.monotonic(), f"sk-{secrets.token_urlsafe(32)}"
         folder = self._settings.gateway
-        self._log.serving = False
         with Echo() as upstream:
             config.write(
                 folder / "config.yaml", config.text(config.document(providers, f"{upstream.url}/v1"))
             )
             self._child = self._spawn(folder / "config.yaml", self._environment(providers, warm_key))
+            said = self._log.of_child(self._child.stdout)
             self._say(litellm_pid=self._child.pid)
             trouble = self._first_answer()
             if trouble is not None or self._stop.is_set():
+                said.failed()
                 return trouble or "was stopped while it started"
-            self._log.serving = True
+            said.serves()
             failed = warm.warm_up(self._local_url, warm_key)
-            for said in failed:
-                self._log.say(f"warm-up: {said}")
+            for one in failed:
+                self._log.say(f"warm-up: {one}")
             if len(failed) == warm.COUNT:
                 return f"serves no endpoint: {failed[0]}"
         taken_s = time.monotonic() - began_s
@@ -227,7 +222,7 @@ class Supervisor:
 
     def _spawn(self, file: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
         launch = Path(__file__).with_name("launch.py")
-        child = subprocess.Popen(
+        return subprocess.Popen(
             [self._plan.python, "-I", "-u", str(launch), str(file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -237,9 +232,6 @@ class Supervisor:
             pass_fds=[self._listener.fileno()],
             start_new_session=True,
         )
-        assert child.stdout is not None
-        threading.Thread(target=self._log.pump, args=(child.stdout,), daemon=True, name="log").start()
-        return child
 
     def _environment(self, providers: Sequence[Provider], warm_key: str) -> dict[str, str]:
         no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY"), "127.0.0.1,localhost,::1")))
@@ -320,84 +312,6 @@ class Supervisor:
             state.write(self._settings, self._state)
         except OSError as error:  # a full disk is no reason to drop the calls that are under way
             self._log.say(f"state.json cannot be written ({error.strerror})")
-
-
-class Housekeeping:
-    """What has to be done every second beside LiteLLM, in a thread; and our page of metrics.
-
-    A database that is away is tried again later; nothing is lost meanwhile, because the spool keeps what was captured.
-    """
-
-    def __init__(self, settings: Settings, log: logs.Log) -> None:
-        self._settings, self._log = settings, log
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
-        self.metrics_url: str | None = None
-        self._exporter: Any = None
-        self._purged_s = 0.0
-
-    def __enter__(self) -> Housekeeping:
-        for port in (METRICS_PORT, 0):
-            self._exporter = self._exporter or self._serve_metrics(port)
-        self.metrics_url = self._exporter.url if self._exporter else None
-        self._thread.start()
-        return self
-
-    def _serve_metrics(self, port: int) -> Any:
-        from melete.gateway import exporter
-
-        try:
-            return exporter.serve(self._settings, port)
-        except MeleteError as error:
-            self._log.say(f"page of metrics: {error.found}")
-            return None
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Does the work once more, then stops."""
-        if not self._stop.is_set():
-            self._stop.set()
-            self._thread.join(60)
-            if self._exporter is not None:
-                self._exporter.close()
-
-    def _run(self) -> None:
-        from melete.store import database
-
-        engine = database.open_engine(self._settings.database)
-        troubled = False
-        last = False
-        while not last:
-            last = self._stop.wait(HOUSE_S * (10 if troubled else 1))
-            try:
-                self._once(engine)
-                if troubled:
-                    self._log.say("the database is back")
-                troubled = False
-            except (
-                Exception
-            ) as error:  # the boundary of the thread: whatever it was, the next second tries again
-                if not troubled:
-                    self._log.say(f"housekeeping waits: {error.__class__.__name__}")
-                troubled = True
-        engine.dispose()
-
-    def _once(self, engine: Engine) -> None:
-        from melete.gateway import retention, sessions
-        from melete.gateway.collectors import contents, spool
-
-        folder, kept = self._settings.gateway / "spool", self._settings.gateway / "content"
-        spool.collect_into(engine, folder)
-        contents.collect_into(engine, kept)
-        with engine.begin() as connection:
-            sessions.expire_due(connection)
-        if time.monotonic() - self._purged_s > PURGE_S:
-            self._purged_s = time.monotonic()
-            retention.purge_contents(engine)
-            retention.purge_segments(engine, folder)
-            retention.purge_segments(engine, kept, keep_s=PURGE_S, under_writers=True)
 
 
 def scrape_key(settings: Settings) -> str:
