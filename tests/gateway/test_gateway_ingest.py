@@ -23,7 +23,7 @@ from melete.gateway import content, retention, sessions, spool
 from melete.gateway.collectors import contents
 from melete.gateway.collectors.spool import collect, collect_into
 from melete.gateway.events import Event, to_line
-from melete.gateway.ingest import ingest, open_requests
+from melete.gateway.ingest import ingest, open_requests, recompute
 from melete.records import SessionState
 from melete.settings import Settings
 from melete.store import database
@@ -138,6 +138,17 @@ def test_spool_read_while_it_grows_gives_the_same_rows(
     assert stand(engine) == expected
     with engine.begin() as connection:
         forget(connection)
+
+
+def test_rows_computed_again_from_their_events_are_the_same(engine: Engine) -> None:
+    with engine.begin() as connection:
+        ingest(connection, history(4, 36, SESSIONS))
+    before = stand(engine)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM request"))
+        connection.execute(text("UPDATE session SET first_request_s = NULL, last_request_s = NULL"))
+        assert recompute(connection) == len(before["request"])
+    assert stand(engine) == before
 
 
 def test_ingest_says_what_was_new(engine: Engine) -> None:
@@ -431,3 +442,4 @@ def test_collect_command_says_what_it_read(home: Settings, call: Callable[..., t
     write(home.gateway / "spool", told_of("ok", "r", "s-0", 1.0))
     assert call("bench", "collect") == (0, "spool: 3 new events, 1 request\n", "")
     assert call("bench", "collect")[1] == "spool: 0 new events, 0 requests\n"
+    assert call("bench", "collect", "--again")[1].endswith("again: 1 request\n")

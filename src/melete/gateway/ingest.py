@@ -69,14 +69,25 @@ def ingest(connection: Connection, events: Iterable[Event]) -> Ingested:
     for event in (*known.values(), *new):
         if event.request in of_request:
             of_request[event.request].append(event)
-    rows = [row for row in map(request_of, of_request.values()) if row is not None]
-    upsert(connection, REQUESTS, rows)
+    rows, sessions = _write_rows(connection, of_request)
     _keep_open(connection, of_request, was_open={key[0] for key in known})
-    sessions = frozenset(row["session_id"] for row in rows if row["session_id"])
-    matching.match(connection, sessions)
-    note_requests(connection, sessions)
-    drop_rollups(connection, sessions)
-    return Ingested(len(new), len(told) - len(new), len(rows), sessions)
+    return Ingested(len(new), len(told) - len(new), rows, sessions)
+
+
+def recompute(connection: Connection) -> int:
+    """Computes the rows of all requests anew from their events, as after a change of `normalise`; returns how many."""
+    alone(connection)
+    after, rows = "", 0
+    while True:
+        following = select(EVENTS.c.request_id).where(EVENTS.c.request_id > after).distinct()
+        ids = list(connection.scalars(following.order_by(EVENTS.c.request_id).limit(5000)))
+        if not ids:
+            return rows
+        of_request: dict[str, list[Event]] = {id: [] for id in ids}
+        for event in _known(connection, ids).values():
+            of_request[event.request].append(event)
+        rows += _write_rows(connection, of_request)[0]
+        after = ids[-1]
 
 
 def close_interrupted(connection: Connection, dead: Iterable[str]) -> Ingested:
@@ -130,6 +141,17 @@ def alone(connection: Connection) -> None:
 def chunks(items: list[Any], size: int = 500) -> Iterator[list[Any]]:
     """Parts of a list, as many as one statement may hold."""
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _write_rows(connection: Connection, of_request: dict[str, list[Event]]) -> tuple[int, frozenset[str]]:
+    """Writes the rows of requests from all of their events, and what follows; returns how many, and their sessions."""
+    rows = [row for row in map(request_of, of_request.values()) if row is not None]
+    upsert(connection, REQUESTS, rows)
+    sessions = frozenset(row["session_id"] for row in rows if row["session_id"])
+    matching.match(connection, sessions)
+    note_requests(connection, sessions)
+    drop_rollups(connection, sessions)
+    return len(rows), sessions
 
 
 def _known(connection: Connection, requests: list[str]) -> dict[tuple[str, str], Event]:

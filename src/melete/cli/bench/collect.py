@@ -7,7 +7,8 @@ import click
 
 @click.command()
 @click.option("--spend-logs", metavar="URL", help="Also read LiteLLM's own log from its PostgreSQL database.")
-def command(spend_logs: str | None) -> None:
+@click.option("--again", is_flag=True, help="Then compute the rows of all requests anew from their events.")
+def command(spend_logs: str | None, again: bool) -> None:
     """Read what the gateway and its sources have recorded into the store, now.
 
     The gateway does this by itself each second while it is up. Reading twice changes nothing.
@@ -32,6 +33,12 @@ def command(spend_logs: str | None) -> None:
         click.echo(
             f"spend logs: {_count(read.new, 'new row')}, {read.known} known, {read.foreign} of no session of ours"
         )
+    if again:
+        from melete.gateway.ingest import recompute
+        from melete.store.database import connect
+
+        with connect(found.database) as connection:
+            click.echo(f"again: {_count(recompute(connection), 'request')}")
 
 
 def _count(number: int, noun: str) -> str:
