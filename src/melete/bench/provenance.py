@@ -15,6 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from melete.gateway import state
+from melete.settings import Settings
+
 GIT_TIMEOUT_S = 10.0
 VERSION_TIMEOUT_S = 15.0
 VERSION_LENGTH = 80
@@ -22,14 +25,19 @@ _versions: dict[tuple[str, ...], str | None] = {}
 """What version commands answered, for the life of this process."""
 
 
-def of_machine() -> dict[str, Any]:
-    """Host, cores, load, and versions of Melete and Python."""
+def of_machine(settings: Settings) -> dict[str, Any]:
+    """Host, cores, load, and versions of Melete, Python and the LiteLLM of this home's gateway."""
+    gateway = state.alive(settings)
     return {
         "host": platform.node(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "load_1m": round(os.getloadavg()[0], 2),
-        "versions": {"melete": metadata.version("melete"), "python": platform.python_version()},
+        "versions": {
+            "melete": metadata.version("melete"),
+            "python": platform.python_version(),
+            **({"litellm": gateway.version} if gateway else {}),
+        },
     }
 
 

@@ -211,7 +211,7 @@ def start_many(
     bench = bench or Bench(settings)
     chosen = [_Chosen.of(bench, plan) for plan in plans]
     found_out = {
-        **provenance.of_machine(),
+        **provenance.of_machine(settings),
         **provenance.of_repository(workdir or Path.cwd()),
         **(metadata or {}),
         **({"litellm": base_url.rstrip("/")} if isinstance(issuer, LiteLLMIssuer) else {}),
