@@ -19,10 +19,12 @@ used), `echo-messages` (the same as an Anthropic server). `hand.upstream.play(Sc
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
 import time
+import urllib.request
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +42,13 @@ from melete.settings import Settings
 
 MODELS = ("echo", "echo-chat", "echo-messages")
 KEPT_REQUESTS = 200
+SAID = "hello gateway"
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": SAID}]},
+    "/v1/responses": {"input": SAID},
+    "/v1/messages": {"messages": [{"role": "user", "content": SAID}], "max_tokens": 64},
+}
+"""Endpoint to the body of a question that the upstream repeats."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,35 @@ def rows(settings: Settings, session: str, count: int = 0, wait_s: float = 20.0)
         if sum(row["ended_s"] is not None for row in found) >= count or time.monotonic() > deadline:
             return found
         time.sleep(0.05)
+
+
+def ask(
+    url: str, lent: Lent, model: str, path: str, *, stream: bool = False, timeout_s: float = 60.0, **more: Any
+) -> str:
+    """Asks an endpoint for a repetition of `SAID`; the body of the answer. `more` goes into the request."""
+    body = {"model": model, "stream": stream, **BODIES[path], **more}
+    headers = {"Content-Type": "application/json", **lent.headers}
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=timeout_s) as response:
+        return str(response.read().decode())
+
+
+def said(path: str, answer: str, stream: bool) -> str:
+    """The text of an answer, of any endpoint, streamed or not."""
+    if not stream:
+        told = json.loads(answer)
+        if path == "/v1/chat/completions":
+            return str(told["choices"][0]["message"]["content"])
+        parts = told["content"] if path == "/v1/messages" else told["output"][0]["content"]
+        return "".join(part["text"] for part in parts)
+    events = [json.loads(line[6:]) for line in answer.splitlines() if line.startswith("data: {")]
+    if path == "/v1/chat/completions":
+        deltas = [event["choices"][0]["delta"].get("content") for event in events if event["choices"]]
+    elif path == "/v1/messages":
+        deltas = [event["delta"].get("text") for event in events if event["type"] == "content_block_delta"]
+    else:
+        deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    return "".join(delta or "" for delta in deltas)
 
 
 def providers(url: str) -> list[Provider]:
