@@ -17,7 +17,7 @@ import stored_sessions
 from sqlalchemy import select
 from stored_sessions import START_S, play, variant
 
-from melete.bench import exports, report
+from melete.bench import exports, report, rollups
 from melete.bench.artifacts import ARTIFACTS
 from melete.errors import StorageError, UnknownNameError
 from melete.gateway import entities
@@ -243,6 +243,42 @@ def test_report_command_prints_tables(home: Settings, call: CALL) -> None:
     assert re.search(r"^before +2 +\d of 2", out, re.MULTILINE)
     assert re.search(r"^latency p95 +", out, re.MULTILINE)
     assert "after against before on 2 task cards" in out
+
+
+def test_metric_of_the_documentation_is_one(home: Settings) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "bench" / "reports.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    with connect(home.database) as connection:
+        id = play(
+            connection, variant(connection, "one"), "card", requests=[{"tool_calls": 2}, {"tool_calls": 1}]
+        )
+        found = rollups.load(connection, rollups.SESSIONS.c.id == id)
+    assert scope["METRIC"].values(found) == {"": (3.0, 1)}
+
+
+def test_report_does_not_depend_on_the_order_of_rows(home: Settings, tmp_path: Path) -> None:
+    texts = []
+    for turn in (1, -1):
+        with connect(f"sqlite:///{tmp_path}/{turn}.db") as connection:
+            own = [variant(connection, name) for name in ("one", "two")]
+            id = entities.record(connection, "experiment", "e", {"name": "e", "variants": ["one", "two"]})
+            cells = [(side, card) for side in (0, 1) for card in range(4)][::turn]
+            for side, card in cells:
+                requests = [{"latency_ms": 100.0 * (card + side), "started_s": START_S + n} for n in (0, 1)][
+                    ::turn
+                ]
+                play(
+                    connection,
+                    own[side],
+                    f"c/{card}",
+                    experiment=id,
+                    requests=requests,
+                    created_s=START_S + card,
+                )
+            texts.append(report.to_text(report.of_experiment(connection, "e")))
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.browser

@@ -26,6 +26,10 @@ COLOURS = {
     "ask": "cyan",
     "refuse": "red",
     "abort": "bold red",
+    "better": "green",
+    "worse": "red",
+    "different": "yellow",
+    "none shown": "dim",
 }
 
 
