@@ -56,6 +56,15 @@ def test_env_file_with_a_wrong_line_is_an_error(tmp_path: Path, text: str, messa
         settings.load({}, tmp_path)
 
 
+def test_settings_take_the_bench_folder_named_else_one_here_else_the_home(tmp_path: Path) -> None:
+    environ = {"MELETE_HOME": str(tmp_path / "home")}
+    assert settings.load(environ, tmp_path).bench == tmp_path / "home" / "bench"
+    (tmp_path / "bench").mkdir()
+    assert settings.load(environ, tmp_path).bench == tmp_path / "bench"
+    assert settings.load({**environ, "MELETE_BENCH": "mine"}, tmp_path).bench == tmp_path / "mine"
+    assert settings.load({**environ, "MELETE_BENCH": "/mine"}, tmp_path).bench == Path("/mine")
+
+
 def test_settings_never_show_secrets(tmp_path: Path) -> None:
     loaded = settings.load(
         {"MELETE_TOKEN": "secret", "MELETE_DATABASE": "postgresql://u:secret@h/d"}, tmp_path

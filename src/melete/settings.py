@@ -77,7 +77,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> S
         if values.get("MELETE_DATA")
         else cwd.parent / "shared" / "data"
     )
-    bench = Path(values["MELETE_BENCH"]).expanduser() if values.get("MELETE_BENCH") else cwd / "bench"
+    bench = cwd / Path(values.get("MELETE_BENCH") or "bench").expanduser()
     return Settings(
         home=home,
         data=data if data.is_dir() else None,
