@@ -1,5 +1,5 @@
 # Melete with its gateway: our program, and LiteLLM in an environment of its own beside it. No secret goes into a layer.
-FROM python:3.12.11-slim-bookworm
+FROM python:3.11.13-slim-bookworm
 
 RUN useradd --create-home --uid 10001 melete
 COPY pyproject.toml README.md /src/

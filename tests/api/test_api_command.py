@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from lab_at_hand import fill
+from melete.api.alone import gated
 from melete.settings import Settings
 from melete.store import database
 
@@ -49,7 +54,8 @@ def test_serve_offers_the_store_with_and_without_a_model(home: Settings, argumen
         listed = httpx.get(f"{url}/api/v1/").json()
         assert httpx.get(f"http://{url[7:]}{listed[0]['url']}").json()["object"] == "list"
         assert len(httpx.get(f"{url}/api/v1/sessions").json()["data"]) == 12
-        assert len(httpx.get(f"{url}/v1/models").json()["data"]) == len(arguments) - 1
+        assert httpx.get(f"{url}/v1/models").status_code == (404 if arguments == ("--no-model",) else 200)
+        assert httpx.get(f"{url}/health").json()["status"] == "ok"
 
 
 def test_serve_where_nothing_was_trained_names_the_way_without_a_model(
@@ -64,3 +70,40 @@ def test_no_model_beside_a_model_is_a_usage_error(call: Callable[..., tuple[int,
     code, _, said = call("serve", "--no-model", "--model", "echo")
     assert code == 2
     assert "--no-model" in said
+
+
+def test_api_alone_loads_no_torch() -> None:
+    code = (
+        "import sys; from melete import settings; from melete.api.alone import gated; gated(settings.load());"
+        "from melete.serve import listen; assert not {'torch', 'transformers', 'litellm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("token", "headers", "status"),
+    [
+        (None, {}, 200),
+        (None, {"Host": "evil.example"}, 403),
+        (None, {"Origin": "http://evil.example"}, 403),
+        ("s3cret", {}, 401),
+        ("s3cret", {"Authorization": "Bearer wrong"}, 401),
+        ("s3cret", {"Authorization": "Bearer s3cret"}, 200),
+    ],
+)
+def test_api_alone_stands_behind_the_gate(
+    home: Settings, token: str | None, headers: dict[str, str], status: int
+) -> None:
+    with TestClient(gated(replace(home, token=token)), base_url="http://127.0.0.1") as client:
+        assert client.get("/api/v1/sessions", headers=headers).status_code == status
+        assert client.get("/health").status_code == 200
+
+
+def test_api_alone_on_a_taken_port_or_an_open_address_is_a_server_error(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        code, _, said = call("serve", "--no-model", "--port", str(taken.getsockname()[1]))
+        assert (code, "already in use" in said) == (8, True)
+    code, _, said = call("serve", "--no-model", "--host", "0.0.0.0", "--port", "0")
+    assert (code, "MELETE_TOKEN" in said) == (8, True)

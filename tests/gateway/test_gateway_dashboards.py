@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,15 @@ def test_containers_of_ours_run_commands_that_exist(call: Any) -> None:
         assert code == 0
         assert all(word in out for word in words if word.startswith("--"))
     assert {"gateway", "serve"} <= set(find.names("melete.cli"))
+
+
+def test_image_copies_files_that_are_there_and_installs_extras_that_exist() -> None:
+    text = (DEPLOY / "melete.dockerfile").read_text()
+    for line in re.findall(r"^COPY (.*)$", text, re.M):
+        assert all((DEPLOY.parent / source).exists() for source in line.split()[:-1]), line
+    extras = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (wanted,) = re.findall(r"/src\[([a-z,]+)\]", text)
+    assert set(wanted.split(",")) <= set(extras)
 
 
 def test_start_script_puts_the_scrape_key_where_the_gateway_looks(tmp_path: Path) -> None:

@@ -53,13 +53,16 @@ def command(
     if no_model and (specs or names or all_agents):
         raise click.UsageError("--no-model goes with neither --model, --agent nor --agents.")
     configured = settings.load()
+    if no_model:
+        find.load("melete.api", "alone", "part of the API").run(configured, host, port, on_ready=click.echo)
+        return
     server_room = find.load("melete.serve", "server", "part of the server")
     # A taken port is said before a model is loaded, which may take long.
     listener = server_room.bind(host, port, configured)
     models = find.load("melete.serve", "models", "part of the server")
     deployed = find.load("melete.serve", "deployment", "part of the server")
     names = (*names, *(deployed.names(configured) if all_agents else ()))
-    specs = specs or (() if names or no_model else ("latest",))
+    specs = specs or (() if names else ("latest",))
     try:
         served = models.load_all(specs, configured, device=device, slots=slots, waiting=queue)
     except CheckpointError as error:
@@ -75,14 +78,8 @@ def command(
     server = server_room.Server(served, configured, listener=listener, agents=agents, mounts=mounts)
 
     def say() -> None:
-        click.echo(f"Serving {', '.join(served) or 'no model'}")
-        if served:
-            say_models()
-        click.echo(f"  Store {server.url}{api.PREFIX}/")
-        click.echo("Stop with Ctrl-C.")
-
-    def say_models() -> None:
         first = next(iter(served))
+        click.echo(f"Serving {', '.join(served)}")
         click.echo(f"  API   {server.url}/v1")
         click.echo(f"  Chat  {server.url}/chat")
         if agents.listed():
@@ -90,5 +87,7 @@ def command(
         key = '-H "Authorization: Bearer $MELETE_TOKEN" ' if configured.token else ""
         body = f'{{"model": "{first}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
         click.echo(f"  Try   curl {server.url}/v1/chat/completions {key}-d '{body}'")
+        click.echo(f"  Store {server.url}{api.PREFIX}/")
+        click.echo("Stop with Ctrl-C.")
 
     server.run(on_ready=say)
