@@ -39,10 +39,10 @@ def entity(kind: str) -> Listing:
     found = table(ENTITIES[kind])
     filters = {
         "name": _equals(found, "name"),
-        "since": _since(found, "created_s"),
-        "until": _until(found, "created_s"),
+        "since_s": _since(found, "created_s"),
+        "until_s": _until(found, "created_s"),
     }
-    return Listing(kind, found, ("created_s", "id"), filters)
+    return Listing(kind.replace("_", " "), found, ("created_s", "id"), filters)
 
 
 def _equals(of: Table, column: str) -> Condition:
@@ -99,7 +99,7 @@ def _nearest_request(
 
 
 SESSIONS = Listing(
-    "sessions",
+    "session",
     SESSION,
     ("created_s", "id"),
     {
@@ -108,14 +108,14 @@ SESSIONS = Listing(
             name: _entity(SESSION, name, name)
             for name in ("experiment", "variant", "task_card", "harness_profile", "provider")
         },
-        "since": _since(SESSION, "created_s"),
-        "until": _until(SESSION, "created_s"),
+        "since_s": _since(SESSION, "created_s"),
+        "until_s": _until(SESSION, "created_s"),
     },
     leads=("experiment", "variant"),
     most_scanned=MOST_SCANNED,
 )
 REQUESTS = Listing(
-    "requests",
+    "request",
     REQUEST,
     ("started_s", "id"),
     {
@@ -126,22 +126,22 @@ REQUESTS = Listing(
         },
         "model": _equals(REQUEST, "model_asked"),
         **{name: _of_session(name) for name in ("variant", "experiment")},
-        "since": _since(REQUEST, "started_s"),
-        "until": _until(REQUEST, "started_s"),
+        "since_s": _since(REQUEST, "started_s"),
+        "until_s": _until(REQUEST, "started_s"),
     },
     leads=("session",),
     most_scanned=MOST_SCANNED,
     nearest=_nearest_request,
 )
 EVENTS = Listing(
-    "events",
+    "event",
     table(RequestEventRow),
     ("time_s", "id"),
     {"request": _equals(table(RequestEventRow), "request_id")},
     newest_first=False,
 )
 ROLLUPS = Listing(
-    "rollups",
+    "rollup",
     table(MetricRollupRow),
     ("scope", "scope_id", "metric"),
     {name: _equals(table(MetricRollupRow), name) for name in ("scope", "scope_id", "metric")},
@@ -150,7 +150,7 @@ ROLLUPS = Listing(
     hidden=frozenset({"columns"}),
 )
 ARTIFACTS = Listing(
-    "artifacts",
+    "artifact",
     table(ArtifactRow),
     ("created_s", "id"),
     {

@@ -22,7 +22,7 @@ from melete.errors import ConfigError
 
 MOST_ITEMS = 200
 MOST_SCANNED = 20_000
-BOUNDS = ("since", "until", "nearest")
+BOUNDS = ("since_s", "until_s", "nearest")
 """Conditions on the first column of the order."""
 Condition = Callable[[Connection, Any], ColumnElement[bool]]
 Nearest = Callable[[Connection, Mapping[str, Any], Sequence[Any] | None], float | None]
@@ -33,7 +33,7 @@ class Listing:
     """What can be listed, in which order, and by what it can be filtered.
 
     Attributes:
-        name: plural noun, for messages.
+        noun: what one row is, for messages.
         table: the table.
         order: columns that order the rows and together are unique.
         filters: name of a filter to the condition that it means.
@@ -44,7 +44,7 @@ class Listing:
         hidden: columns that are not shown.
     """
 
-    name: str
+    noun: str
     table: Table
     order: tuple[str, ...]
     filters: Mapping[str, Condition] = field(default_factory=dict)
@@ -87,7 +87,7 @@ def page(
     unknown = sorted(set(wanted) - set(listing.filters))
     if unknown:
         raise ConfigError(
-            f"{listing.name} cannot be filtered by {unknown[0]!r}.",
+            f"A list of this kind ({listing.noun}) cannot be filtered by {unknown[0]!r}.",
             allowed=f"Filters: {', '.join(listing.filters)}.",
         )
     if not 1 <= limit <= MOST_ITEMS:
@@ -154,7 +154,7 @@ def _plain(part: object) -> bool:
 
 
 def _digest(listing: Listing, wanted: Mapping[str, Any]) -> str:
-    text = json.dumps([listing.name, sorted((name, str(value)) for name, value in wanted.items())])
+    text = json.dumps([listing.noun, sorted((name, str(value)) for name, value in wanted.items())])
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
 
 
