@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from agents.desk import Desk
 from agents.hubs_at_hand import all_of, drawn_setup, echo_setup, opened
@@ -19,11 +20,13 @@ from melete.agents.recorded import Recording
 from melete.agents.scenario import Task
 from melete.errors import StorageError
 from melete.gateway import entities, sessions
+from melete.gateway.collectors import spool
 from melete.gateway.events import Event, parse
 from melete.records import SessionRecord, SessionState
 from melete.runs.run import Run
 from melete.settings import Settings
 from melete.store.database import connect
+from melete.store.models import RequestRow
 
 
 class Splits(Desk):
@@ -97,6 +100,24 @@ def test_keep_episodes_rows_equal_what_was_played(
         assert [one["tokens_in"] for one in fields] == [len(move.prompt_ids) for move in episode.moves]
         assert all(one["latency_ms"] >= one["ttft_ms"] > 0 for one in fields)
     assert any(events.values())
+
+
+def test_collect_rows_of_requests_are_the_episodes_completions(
+    checkpoint: Path, home: Settings, recording: Recording
+) -> None:
+    episodes = played(replace(drawn_setup(checkpoint), agent=None))
+    recording.keep(episodes, "before")
+    recording.flush()
+    for _ in range(2):
+        spool.collect(home)  # a second time adds nothing
+    with connect(home.database) as connection:
+        rows = connection.execute(select(RequestRow.__table__)).mappings().all()
+    assert {(row["source"], row["status"], row["tokens_estimated"]) for row in rows} == {
+        ("rollout", "ok", False)
+    }
+    assert len(rows) == sum(len(episode.moves) for episode in episodes)
+    assert sum(row["tokens_out"] for row in rows) == sum(episode.tokens for episode in episodes)
+    assert all(row["cost_usd"] is None and row["model_answered"] == "tiny@7" for row in rows)
 
 
 def test_keep_calls_of_an_agent_are_counted(home: Settings, recording: Recording) -> None:

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from melete.bench import attempt, pinned, rollups, serving, session, workspace
+from melete.bench import attempt, pinned, planned, rollups, serving, session, workspace
 from melete.bench.batch import Batch, Results
 from melete.bench.experiment import Experiment
 from melete.bench.folder import Bench
@@ -174,18 +174,19 @@ def _finalised(
     """Cells that were finalised with the texts and weights that are in force now."""
     ids: dict[str, tuple[str, str, str]] = {}
     for name in variants:
-        variant = bench.variants.read(name).record
-        profile = bench.harness_profiles.read(variant.harness_profile).record
-        provider = bench.providers.read(variant.provider).record
-        named = ((variant, name), (profile, profile.name), (provider, variant.provider))
-        first, second, third = (entities.id_of(n, record.model_dump(mode="json")) for record, n in named)
-        ids[first] = (second, third, name)
+        variant = bench.variants.read(name)
+        profile = bench.harness_profiles.read(variant.record.harness_profile)
+        provider = bench.providers.read(variant.record.provider)
+        texts = planned.texts(variant, profile, provider)
+        of = {kind: entities.id_of(text["name"], text) for kind, text in texts.items()}
+        ids[of["variant"]] = (of["harness_profile"], of["provider"], name)
     cards = {
         entities.id_of(card.id, card.document): card.id
         for n in experiment.task_cards
         for card in bench.cards(n)
     }
     with connect(settings.database) as connection:
+        sessions.expire_due(connection)
         known = sessions.list_sessions(
             connection, experiment=experiment.name, state=str(SessionState.FINALISED), limit=1_000_000
         )
