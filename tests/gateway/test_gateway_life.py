@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ import pytest
 from gateway_at_hand import BODIES, MODELS, SAID, ask, lend, need_litellm, providers, rows, said, settings_in
 from melete.errors import GatewayError
 from melete.gateway import process, program, state
+from melete.gateway.echo.script import Script
 from melete.gateway.echo.server import Echo
 from melete.gateway.provider import Provider
 from melete.settings import Settings
@@ -48,22 +50,39 @@ def own(tmp_path: Path) -> Iterator[Settings]:
     process.down(settings)
 
 
-def test_config_and_state_hold_no_secret(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_reach_the_provider_and_no_file_and_a_timeout_is_no_retry(
+    own: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CANARY_KEY", "sk-canary-0123456789")
-    with Echo(keep=5) as upstream:
+    monkeypatch.setenv("CANARY_TEAM", "sk-canary-team")
+    with Echo(keep=20) as upstream:
         keyed = Provider.model_validate(
             {
                 "name": "one",
                 "kind": "echo",
                 "base_url": f"{upstream.url}/v1",
                 "api_key": "${CANARY_KEY}",
+                "headers": {"X-Team": "${CANARY_TEAM}"},
                 "models": {"echo": {}},
+                "timeout_s": 1.0,
             }
         )
         gateway = process.up(own, [keyed])
         lent = lend(own, ("echo",))
         ask(gateway.url, lent, "echo", "/v1/chat/completions")
-        rows(own, lent.id, 1)
+        (seen,) = [one for one in upstream.seen if one["path"] == "/v1/chat/completions"]
+        assert seen["headers"]["authorization"] == "Bearer sk-canary-0123456789"
+        assert seen["headers"]["x-team"] == "sk-canary-team"
+
+        upstream.seen.clear()
+        upstream.play(Script.model_validate({"turns": [{"hang_s": 30}]}))
+        began_s = time.monotonic()
+        with pytest.raises(urllib.error.HTTPError):
+            ask(gateway.url, lent, "echo", "/v1/chat/completions")
+        assert time.monotonic() - began_s < 15
+        assert len(upstream.seen) == 1
+        assert [row["error_class"] for row in rows(own, lent.id, 2)] == [None, "timeout"]
+
         monkeypatch.setenv("CANARY_KEY", "sk-canary-another-one")
         changed = process.up(own, [keyed])
         assert (changed.pid == gateway.pid, changed.port == gateway.port) == (False, True)

@@ -28,8 +28,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from melete import __version__
 from melete import settings as configured
-from melete.errors import GatewayError, ServerError
+from melete.errors import GatewayError, MeleteError
 from melete.gateway import config, environment, logs, state, warm
 from melete.gateway.housekeeping import Housekeeping
 from melete.gateway.provider import Provider
@@ -90,10 +91,8 @@ class Plan:
     @property
     def digest(self) -> str:
         """Changes with whatever would make another gateway."""
-        told = {"python": self.python, "version": self.version, "host": self.host, "database": self.database}
-        return sha256(json.dumps([told, sorted(self.digests.items())], sort_keys=True).encode()).hexdigest()[
-            :16
-        ]
+        told = [__version__, self.python, self.version, self.host, self.database, sorted(self.digests.items())]
+        return sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         """The plan as text."""
@@ -145,11 +144,16 @@ class Supervisor:
         self._stop.set()
 
     def run(self) -> int:
-        """Supervises until `stop`; returns 0, or 1 if LiteLLM never came up."""
+        """Supervises until `stop`; returns 0, or 1 if LiteLLM never came up.
+
+        Raises:
+            GatewayError: another supervisor has this home.
+        """
         lock = state.claim(self._settings)
         if lock is None:
-            self._log.say("another gateway is up in this home")
-            return 1
+            raise GatewayError(
+                "Another gateway is up in this home.", next_step="Stop it first with: melete gateway down"
+            )
         signal.signal(signal.SIGTERM, self.stop)
         signal.signal(signal.SIGINT, self.stop)
         with lock, ExitStack() as stack:
@@ -350,9 +354,9 @@ def main() -> int:
     settings = configured.load()
     try:
         return Supervisor(settings, plan, listener).run()
-    except (GatewayError, ServerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except MeleteError as error:
+        print(f"error: {error.found}", file=sys.stderr)
+        return error.exit_code
 
 
 if __name__ == "__main__":
