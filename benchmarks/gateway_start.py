@@ -1,6 +1,6 @@
 """How long the gateway takes to start: LiteLLM's own command line and ours, in turns, in CPU seconds of its process.
 
-    python benchmarks/gateway_start.py [--rounds 3]
+    python benchmarks/gateway_start.py [--rounds 3] [--results FILE]
 
 - plain: `litellm --config`, with the same settings against calls to the outside;
 - ours: the same config through `gateway/launch.py`, where the garbage collector rests during the imports;
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import socket
 import statistics
 import subprocess
@@ -128,7 +129,9 @@ def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="starts of each kind")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--results", type=Path, help="file for the figures, as JSON")
+    chosen = parser.parse_args()
+    rounds = chosen.rounds
     times: dict[str, list[tuple[float, float, float]]] = {"plain": [], "ours": [], "up": []}
     with tempfile.TemporaryDirectory() as home, Echo() as upstream:
         settings = configured.load({**os.environ, "MELETE_HOME": home})
@@ -142,9 +145,20 @@ def main() -> None:
         f"LiteLLM {found.version}, median of {rounds}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n"
     )
     print(f"{'start':<8} {'wall s':>8} {'CPU s':>8} {'first call ms':>14}")
+    figures = {}
     for name, measured in times.items():
         wall_s, used_s, called_ms = (statistics.median(column) for column in zip(*measured, strict=True))
         print(f"{name:<8} {wall_s:8.1f} {used_s:8.2f} {called_ms:14.0f}")
+        figures[name] = {"wall_s": wall_s, "cpu_s": used_s, "first_call_ms": called_ms}
+    if chosen.results:
+        told = {
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+            "litellm": found.version,
+            "rounds": rounds,
+        }
+        chosen.results.write_text(
+            json.dumps({"gateway_start": figures | told}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
