@@ -212,7 +212,15 @@ class Supervisor:
                 said.failed()
                 return trouble or "was stopped while it started"
             said.serves()
-            failed = warm.warm_up(self._local_url, warm_key)
+            failed: list[str] = []
+            warming = threading.Thread(
+                target=lambda: failed.extend(warm.warm_up(self._local_url, warm_key)), daemon=True
+            )
+            warming.start()
+            while warming.is_alive() and not self._stop.is_set():
+                warming.join(PULSE_S)
+                if self._child.poll() is not None:  # its calls would wait at a socket that nobody serves
+                    return self._exit()
             for one in failed:
                 self._log.say(f"warm-up: {one}")
             if len(failed) == warm.COUNT:
