@@ -7,10 +7,12 @@ The world beyond this machine is played by a proxy that lets nothing through and
 from __future__ import annotations
 
 import json
+import re
 import select
 import socket
 import socketserver
 import subprocess
+import textwrap
 import threading
 import tomllib
 from collections.abc import Iterator
@@ -25,13 +27,17 @@ from melete import documents, find
 from melete.bench import attempt, session, snippet
 from melete.bench.harness_profile import PLACEHOLDERS, HarnessProfile, render
 from melete.bench.session import Plan
+from melete.bench.task_card import TaskCard
+from melete.bench.variant import Variant
 from melete.gateway.echo.script import Script
+from melete.gateway.provider import Provider
 
 TRIES = Path(__file__).parent / "harness_tries"
 PROFILES = find.folder_of("melete.bench.harness_profiles")
 NAMES = find.names("melete.bench.harness_profiles", ".yaml")
-PAGE = Path(__file__).parents[2] / "docs" / "bench" / "harnesses.md"
-ENVS = Path(__file__).parents[2] / ".envs"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "bench" / "harnesses.md"
+ENVS = ROOT / ".envs"
 VALUES = {key: f"<{key}> of $HOME; #" for key in PLACEHOLDERS}
 PROMPT = "Write a file hello.txt with the one word hello in it."
 
@@ -102,6 +108,41 @@ def test_profile_is_described_in_the_table_of_the_docs(name: str) -> None:
 
     assert profile.status.version is None or profile.status.version in row
     assert profile.notes
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if profile_of(name).installed_in])
+def test_environment_of_a_profile_has_a_lock_file_that_pins_everything(name: str) -> None:
+    lock = ROOT / "envs" / f"{profile_of(name).installed_in}.lock"
+
+    lines = [line for line in lock.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+
+    pinned = re.compile(r"(@?[\w./-]+@|[\w.\[\]-]+==)\d[\w.+-]*( ;.*)?")
+    assert lines
+    assert not [line for line in lines if not pinned.fullmatch(line)]
+
+
+def test_core_knows_no_harness_by_name() -> None:
+    plain = {"ask", "llm", "langchain", "openai_sdk", "anthropic_sdk", "melete_agent"}
+    named = re.compile(
+        "|".join(name.replace("_", "[-_ ]?") for name in NAMES if name not in plain), re.IGNORECASE
+    )
+    rooms = ("api", "bench", "cli", "gateway", "records.py", "store")
+
+    files = [file for room in rooms for file in (find.folder_of("melete") / room).glob("**/*.py")]
+
+    assert len(files) > 50
+    assert not [file.name for file in files if named.search(file.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))
+def test_yaml_on_the_page_is_what_it_is_said_to_be(block: str) -> None:
+    values = yaml.safe_load(textwrap.dedent(block))
+    model = {"environment": HarnessProfile, "rules": Script, "harness_profile": Variant, "kind": Provider,
+             "checker": TaskCard}  # fmt: skip
+
+    kind = next(model[key] for key in model if key in values)
+
+    assert kind.model_validate({**({"name": "mine"} if "name" in kind.model_fields else {}), **values})
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if profile_of(name).mode == "command"])
