@@ -54,9 +54,11 @@ def up(
         port = 0 if before else process.PORT
     if foreground:
         click.get_current_context().exit(process.serve(settings, providers, host=host, port=port))
-    if before is None:
+
+    def say() -> None:
         click.echo("Starting LiteLLM, which takes some ten seconds ...", err=True)
-    gateway = process.up(settings, providers, host=host, port=port)
+
+    gateway = process.up(settings, providers, host=host, port=port, on_start=say)
     if before is None:
         click.echo(f"The gateway is up at {gateway.url}")
     elif before.pid == gateway.pid:

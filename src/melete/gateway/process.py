@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +69,7 @@ def up(
     port: int = 0,
     wait_s: float = WAIT_S,
     tied: bool = False,
+    on_start: Callable[[], None] | None = None,
 ) -> Gateway:
     """Starts the gateway, or returns the one that is up as it is asked for; one that is up otherwise is restarted.
 
@@ -79,6 +80,7 @@ def up(
         port: 0 takes the port of the last time if it is free, else any free one.
         wait_s: seconds until the start has failed.
         tied: whether it ends with this process, however that ends; else it lives on.
+        on_start: called when all is checked and the start begins; not called where nothing has to start.
 
     Raises:
         GatewayError: LiteLLM is not installed, the port is taken, or it does not come up.
@@ -93,6 +95,8 @@ def up(
                 return _gateway(now)
             _stop(settings, now, STOP_WAIT_S)
         with bind(settings, host, port) as listener:
+            if on_start is not None:
+                on_start()
             plan = replace(plan, parent=os.getpid() if tied else None)
             child = _spawn(settings, plan, environ, listener)
         return _await(settings, child, wait_s)
@@ -135,7 +139,7 @@ def prepare(
         raise ConfigError(
             "There is no provider, so the gateway would offer no model.",
             allowed=f"Providers are files in {settings.bench / 'providers'}.",
-            next_step="Write some with: melete bench init . Or try the scripted one: --provider echo",
+            next_step="Write some with: melete bench init   Or try the scripted one: --provider echo",
         )
     offered(providers)
     for one in providers:
