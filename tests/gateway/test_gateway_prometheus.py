@@ -20,7 +20,7 @@ from melete.gateway.collectors import prometheus as counters
 from melete.gateway.collectors.prometheus import Reading, growth
 from melete.settings import Settings
 from melete.store import database
-from melete.store.models import MetricRollupRow, RequestRow
+from melete.store.models import MetricRollupRow, RequestRow, SpendLogRow
 from prometheus_at_hand import prometheus
 
 STEPS = st.lists(st.integers(0, 50), min_size=1, max_size=30)
@@ -129,6 +129,41 @@ def test_reconcile_compares_each_witness_with_what_it_can_have_seen(home: Settin
     assert "agrees: 31 requests of variant plain (without 1 rollout" in by_name["hook", "plain"]
     assert "counted 2 fewer than our 30" in by_name["exporter", "careful"]
     assert "without a session of ours" in by_name["litellm", "stranger"]
+
+
+def test_reconcile_with_all_three_witnesses_counts_each_request_once(home: Settings) -> None:
+    with database.connect(home.database) as connection:
+        made = fill(connection, begun_s=1_000.0)
+        connection.execute(sqlalchemy.update(RequestRow).values(source="hook,spend_logs"))
+        late = sqlalchemy.select(RequestRow.id).where(RequestRow.session_id == made["careful"][0]).limit(3)
+        connection.execute(
+            sqlalchemy.update(RequestRow)
+            .where(RequestRow.id.in_(late.scalar_subquery()))
+            .values(source="hook")
+        )
+        alone = request_row(made["plain"][0], 1_400.0, source="spend_logs")
+        connection.execute(sqlalchemy.insert(RequestRow), [alone])
+        log = {
+            "origin": "o",
+            "id": "1",
+            "started_s": 1.0,
+            "ended_s": 2.0,
+            "fields": {},
+            "request_id": alone["id"],
+        }
+        connection.execute(sqlalchemy.insert(SpendLogRow), [log])
+        readings = [
+            Reading("exporter", "variant", "plain", "requests", 31.0, 9),
+            Reading("litellm", "model", "small", "requests", 61.0, 9),
+        ]
+        lines = reconcile.reconcile(connection, readings, 0.0, 2_000.0)
+    found = {(line.source, line.name): (line.ours, line.seen, line.difference) for line in lines}
+    assert found["hook", "plain"] == (31, 30, -1)
+    assert found["spend_logs", "plain"] == (31, 31, 0)
+    assert found["spend_logs", "careful"] == (30, 27, -3)
+    assert found["spend_logs", "none"] == (1, 1, 1)  # refused before LiteLLM, and yet in its log
+    assert found["exporter", "plain"] == (31, 31, 0)
+    assert found["litellm", "small"] == (61, 61, 0)
 
 
 def test_reconcile_command_shows_each_witness(

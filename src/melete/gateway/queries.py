@@ -93,7 +93,7 @@ def page(
     if not 1 <= limit <= MOST_ITEMS:
         raise ConfigError(f"limit is {limit}.", allowed=f"Allowed: 1 to {MOST_ITEMS}.")
     digest = _digest(listing, wanted)
-    after = decode(cursor, digest, len(listing.order)) if cursor else None
+    after = decode(cursor, digest, listing) if cursor else None
     conditions = {name: listing.filters[name](connection, value) for name, value in wanted.items()}
     if listing.nearest is not None and wanted:
         nearest = listing.nearest(connection, wanted, after)
@@ -127,17 +127,18 @@ def encode(key: Sequence[Any], digest: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([digest, *key]).encode()).decode().rstrip("=")
 
 
-def decode(cursor: str, digest: str, parts: int) -> tuple[Any, ...]:
+def decode(cursor: str, digest: str, listing: Listing) -> tuple[Any, ...]:
     """The key in a cursor.
 
     Raises:
-        ConfigError: it is not a cursor of these filters.
+        ConfigError: it is not a cursor of this listing and these filters.
     """
     try:
         found = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-        whole = isinstance(found, list) and len(found) == parts + 1 and found[0] == digest
-        if whole and all(_plain(part) for part in found[1:]):
-            return tuple(found[1:])
+        if isinstance(found, list) and len(found) == len(listing.order) + 1 and found[0] == digest:
+            types = [listing.table.c[name].type.python_type for name in listing.order]
+            if all(_plain(part, kind) for part, kind in zip(found[1:], types, strict=True)):
+                return tuple(found[1:])
     except (ValueError, binascii.Error, RecursionError):
         pass
     raise ConfigError(
@@ -146,10 +147,10 @@ def decode(cursor: str, digest: str, parts: int) -> tuple[Any, ...]:
     )
 
 
-def _plain(part: object) -> bool:
-    """Whether a part of a key is one that we write: text, or a number a column can hold."""
-    if isinstance(part, str):
-        return len(part) <= 500 and "\0" not in part and part.isprintable()
+def _plain(part: object, kind: type) -> bool:
+    """Whether a part of a key is one that a column of this type can hold."""
+    if kind is str:
+        return isinstance(part, str) and len(part) <= 500 and part.isprintable()
     return isinstance(part, int | float) and not isinstance(part, bool) and abs(part) < 1e15
 
 
