@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from melete import find
-from melete.errors import CheckpointError, UnknownNameError
+from melete.errors import CheckpointError, GatewayError, UnknownNameError
+from melete.gateway import program
 from melete.jobs import schema
 from melete.jobs.execute import Options, execute
 from melete.records import RunState
@@ -79,6 +80,10 @@ def test_process_files_load_nothing_heavy() -> None:
 def test_examples_of_all_processes_run_in_one_home(home: Settings) -> None:
     """An example that names `latest` may need the run of another one, so they run in rounds until none is left."""
     left = list(PROCESSES)
+    try:
+        program.find(home)
+    except GatewayError:  # LiteLLM has an environment of its own, which need not have been made
+        left.remove("bench.run")
     while left:
         waiting = []
         for name in left:
