@@ -123,6 +123,17 @@ def test_report_of_an_experiment_without_a_common_card_says_so(home: Settings) -
     assert "no finalised task card in common" in made["notes"][0]
 
 
+def test_report_of_an_experiment_whose_baseline_was_not_played_says_so(home: Settings) -> None:
+    with connect(home.database) as connection:
+        document = {"name": "half", "variants": ["one", "two"], "baseline": "one"}
+        id = entities.record(connection, "experiment", "half", document)
+        two = variant(connection, "two")
+        play(connection, two, "card", experiment=id)
+        made = report.of_experiment(connection, "half")
+    assert made["baseline"] == two
+    assert made["notes"] == [f"The baseline one has no session; the others are compared with {two}."]
+
+
 def test_report_of_an_unknown_experiment_names_the_known_ones(home: Settings, made: dict[str, Any]) -> None:
     with (
         connect(home.database) as connection,

@@ -10,41 +10,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from melete.bench import metric as metrics
-from melete.bench import origin
+from melete.bench import origin, selection
 from melete.bench.columns import ERRORS, STATUSES, Columns
 from melete.bench.compare import compare, pair
 from melete.bench.metric import PerRequest
 from melete.bench.rollups import SESSIONS, load
 from melete.errors import ConfigError, UnknownNameError
 from melete.gateway.entities import document, name_of
-from melete.records import SessionState
 
 SCHEMA = 1
 DIGITS = 10
 CURVE = tuple(range(0, 101, 2))
 """Percentiles at which a distribution is drawn."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Sessions of one variant of one experiment, counted by state."""
-
-    experiment: str | None
-    variant: str
-    states: dict[str, int]
-    last_s: float
-
-    @property
-    def finalised(self) -> int:
-        """How many of them have ended with an outcome."""
-        return self.states.get(str(SessionState.FINALISED), 0)
 
 
 def of_experiment(connection: Connection, name: str) -> dict[str, Any]:
@@ -57,13 +41,15 @@ def of_experiment(connection: Connection, name: str) -> dict[str, Any]:
     Raises:
         UnknownNameError: no such experiment has a session.
     """
-    chosen = _of_experiment(groups(connection), name)
-    experiments = _ids(chosen, "experiment")
+    chosen = selection.of_experiment(selection.groups(connection), name)
+    experiments = selection.experiments(chosen)
     described = _document(connection, "experiment", experiments[-1]) or {}
-    variants, notes = _newest_versions(chosen)
+    variants, notes = selection.newest_versions(chosen)
     baseline = described.get("baseline") or (described.get("variants") or [""])[0]
     order = [baseline, *described.get("variants", [])]
     variants.sort(key=lambda id: (order.index(name_of(id)) if name_of(id) in order else len(order), id))
+    if baseline and variants and name_of(variants[0]) != baseline:
+        notes.append(f"The baseline {baseline} has no session; the others are compared with {variants[0]}.")
     head = {
         "id": experiments[-1],
         "name": name_of(experiments[-1]),
@@ -88,13 +74,17 @@ def of_variants(
         UnknownNameError: no session of such a variant or experiment.
         ConfigError: both are the same, or no task card was finalised by both.
     """
-    everything = groups(connection)
+    everything = selection.groups(connection)
     if experiment is not None:
-        everything = _of_experiment(everything, experiment)
-    chosen, name, notes = _played_together(*(_of_variant(everything, side) for side in (before, after)))
+        everything = selection.of_experiment(everything, experiment)
+    chosen, name, notes = selection.played_together(
+        *(selection.of_variant(everything, side) for side in (before, after))
+    )
     ids: list[str] = []
     for side in (before, after):
-        newest, older = _newest_versions([group for group in chosen if side in _names(group.variant)])
+        newest, older = selection.newest_versions(
+            [group for group in chosen if side in selection.named(group.variant)]
+        )
         ids += newest
         notes += older
     if ids[0] == ids[1]:
@@ -104,28 +94,10 @@ def of_variants(
         )
     if name is None:
         return _build(connection, None, None, ids, chosen, notes, detail=False)
-    experiments = _ids(chosen, "experiment")
+    experiments = selection.experiments(chosen)
     described = _document(connection, "experiment", experiments[-1])
     head = {"id": experiments[-1], "name": name, "versions": experiments, "document": described}
     return _build(connection, head, experiments, ids, chosen, notes, detail=False)
-
-
-def groups(connection: Connection) -> list[Group]:
-    """All sessions with a variant, counted by experiment, variant and state; the oldest first."""
-    table = SESSIONS.c
-    query = (
-        select(table.experiment, table.variant, table.state, func.count(), func.max(table.created_s))
-        .where(table.variant.is_not(None))
-        .group_by(table.experiment, table.variant, table.state)
-    )
-    found: dict[tuple[str | None, str], Group] = {}
-    for experiment, variant, state, count, last_s in connection.execute(query):
-        old = found.get((experiment, variant))
-        states = {**(old.states if old else {}), state: count}
-        found[experiment, variant] = Group(
-            experiment, variant, states, max(last_s, old.last_s if old else 0.0)
-        )
-    return sorted(found.values(), key=lambda group: (group.last_s, group.variant, group.experiment or ""))
 
 
 def to_text(report: dict[str, Any]) -> str:
@@ -138,7 +110,7 @@ def _build(
     experiment: dict[str, Any] | None,
     experiments: list[str] | None,
     variants: list[str],
-    chosen: list[Group],
+    chosen: list[selection.Group],
     notes: list[str],
     *,
     detail: bool,
@@ -180,14 +152,14 @@ def _build(
             for name in metrics.names()
         },
         "provenance": origin.sessions(connection, columns, within),
-        "notes": notes + _unfinished([group for group in chosen if group.variant in variants]),
+        "notes": notes + selection.unfinished([group for group in chosen if group.variant in variants]),
     }
     plain: dict[str, Any] = _plain(report)
     return plain
 
 
 def _variant(
-    connection: Connection, id: str, columns: Columns, chosen: Sequence[Group], detail: bool
+    connection: Connection, id: str, columns: Columns, chosen: Sequence[selection.Group], detail: bool
 ) -> dict[str, Any]:
     """Everything that is said of one variant."""
     requests, statuses = columns.requests, np.bincount(columns.requests["status"], minlength=len(STATUSES))
@@ -266,83 +238,6 @@ def _by_number(card: str) -> tuple[str, int, str]:
     """Sorts `support/9` before `support/10`."""
     stem, _, number = name_of(card).rpartition("/")
     return (stem, int(number), card) if number.isdecimal() else (name_of(card), -1, card)
-
-
-def _unfinished(chosen: Sequence[Group]) -> list[str]:
-    """A sentence for each variant about sessions that are not in any number."""
-    said = []
-    for variant in dict.fromkeys(group.variant for group in chosen):
-        states: dict[str, int] = {}
-        for group in chosen:
-            for state, count in group.states.items():
-                if group.variant == variant and state != SessionState.FINALISED:
-                    states[state] = states.get(state, 0) + count
-        if states:
-            listed = ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
-            said.append(f"Not finalised and in no number here, of {variant}: {listed}.")
-    return said
-
-
-def _names(id: str) -> tuple[str, str]:
-    return id, name_of(id)
-
-
-def _ids(chosen: Sequence[Group], field: str) -> list[str]:
-    """The different ids of the groups, the newest last."""
-    return list(dict.fromkeys(id for group in reversed(chosen) if (id := getattr(group, field))))[::-1]
-
-
-def _of_experiment(everything: Sequence[Group], name: str) -> list[Group]:
-    found = [group for group in everything if group.experiment and name in _names(group.experiment)]
-    if not found:
-        known = {name_of(group.experiment) for group in everything if group.experiment}
-        raise UnknownNameError(
-            "experiment with sessions", name, known, next_step=f"Play it first: melete bench run {name}"
-        )
-    return found
-
-
-def _played_together(
-    before: Sequence[Group], after: Sequence[Group]
-) -> tuple[list[Group], str | None, list[str]]:
-    """The groups of the newest experiment that both finished sessions in, its name, and a sentence about other ones.
-
-    Where there is no such experiment, all groups and no name.
-    """
-    names = [
-        {name_of(g.experiment) for g in side if g.experiment and g.finalised} for side in (before, after)
-    ]
-    shared, both = names[0] & names[1], [*before, *after]
-    if not shared:
-        return both, None, []
-    inside = [group for group in both if group.experiment and name_of(group.experiment) in shared]
-    name = name_of(max(inside, key=lambda group: group.last_s).experiment or "")
-    others = ", ".join(sorted(shared - {name}))
-    notes = [f"Both were also played in {others}; this is the newest, {name}. Choose with --experiment."]
-    return [g for g in inside if name_of(g.experiment or "") == name], name, notes if others else []
-
-
-def _of_variant(everything: Sequence[Group], name: str) -> list[Group]:
-    found = [group for group in everything if name in _names(group.variant)]
-    if not found:
-        known = {name_of(group.variant) for group in everything}
-        raise UnknownNameError(
-            "variant with sessions", name, known, next_step="See: melete bench session list"
-        )
-    return found
-
-
-def _newest_versions(chosen: Sequence[Group]) -> tuple[list[str], list[str]]:
-    """For each variant's name the version that has the newest finalised session, and sentences about the others."""
-    newest: dict[str, str] = {}
-    for group in chosen:
-        if group.finalised or name_of(group.variant) not in newest:
-            newest[name_of(group.variant)] = group.variant
-    older = sorted({group.variant for group in chosen} - set(newest.values()))
-    return list(newest.values()), [
-        f"{id} is an older version of {newest[name_of(id)]} and is not in these numbers; name it in full to see it."
-        for id in older
-    ]
 
 
 def _plain(value: Any) -> Any:
