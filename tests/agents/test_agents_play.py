@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from agents.desk import Desk, task
 from melete import settings
-from melete.agents import frameworks, play
+from melete.agents import frameworks, play, player
+from melete.agents.hub import PolicyRef
 from melete.errors import ConfigError
 from melete.serve import models
 from melete.serve.server import Server
@@ -43,6 +45,21 @@ def test_play_lines_several_tasks_give_one_result_each(url: str) -> None:
     assert sorted(rows) == [f"s-{number}" for number in range(5)]
     assert all(row["self_reported"]["status"] == "ok" for row in rows.values())
     assert all(row["self_reported"]["steps"] > 0 for row in rows.values())
+
+
+@pytest.mark.parametrize("framework", ["openai", "langchain"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_agent_streamed_or_not_makes_the_same_calls(framework: str, stream: bool, url: str) -> None:
+    policy = PolicyRef(url, "echo", 0, api_key="sk-own", sampling={"stream": stream, "max_tokens": 64})
+    env = Desk().create_environment(task())
+    episode = player.play(frameworks.agent(framework), env, policy, "one", 7, 30.0)
+    assert episode.error is None
+    assert episode.outcome is not None
+    assert (episode.outcome.success, episode.outcome.tool_calls_ok, episode.outcome.tool_calls) == (
+        True,
+        2,
+        2,
+    )
 
 
 def test_play_lines_broken_line_tells_and_others_go_on(url: str) -> None:

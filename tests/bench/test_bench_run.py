@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from bench import own_bench
 from melete.bench import batch, play, rollups
+from melete.bench.folder import Bench, check
 from melete.bench.outcome import Outcome
 from melete.bench.play import Order, Schedule
 from melete.errors import ConfigError, SessionError, UnknownNameError
@@ -24,6 +26,7 @@ from melete.records import SessionRecord, SessionState
 from melete.settings import Settings
 from melete.store.database import connect
 
+ROOT = Path(__file__).parents[2]
 HARNESS = Path(__file__).with_name("batch_harness.py")
 NOWHERE = "http://127.0.0.1:9"
 PROFILE = """
@@ -227,6 +230,28 @@ def test_play_killed_in_the_middle_goes_on_with_what_is_missing(home: Settings, 
     finalised = [one for one in stored(settings) if one.state is SessionState.FINALISED]
     assert len(finalised) == len({cell(one) for one in finalised}) == 12
     assert set(first) <= {one.id for one in finalised}
+
+
+def test_guide_files_in_its_text_are_a_bench_folder_that_plays(home: Settings, tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "bench" / "README.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```yaml\n# bench/(.*?)```", guide, re.DOTALL):
+        name = re.match(r"[\w/]+\.yaml", block)
+        assert name is not None
+        path = tmp_path / "bench" / name[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# {block}", encoding="utf-8")
+    settings = dataclasses.replace(home, bench_folder=tmp_path / "bench")
+    assert check(Bench(settings), {"OPENAI_API_KEY": "set"}).problems == []
+    plan = play.schedule(settings, Order("editors"))
+    assert [provider.name for provider in plan.providers] == ["mine"]
+    assert len(plan.cells) == 6
+
+
+def test_example_folder_is_valid(home: Settings) -> None:
+    bench = Bench(dataclasses.replace(home, bench_folder=ROOT / "examples" / "bench"))
+    findings = check(bench, {})
+    assert findings.problems == []
+    assert len(bench.cells(bench.experiments.read("frameworks").record)) == 40
 
 
 def test_pinned_bench_changes_no_file_of_the_user(home: Settings, tmp_path: Path) -> None:
