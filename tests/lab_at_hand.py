@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,9 +109,22 @@ def fill(connection: Connection, begun_s: float = BEGUN_S) -> dict[str, list[str
     return made
 
 
+@pytest.fixture(scope="session")
+def lab_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the lab in it, made once; tests take a copy."""
+    file = tmp_path_factory.mktemp("lab") / "melete.db"
+    with database.connect(f"sqlite:///{file}") as connection:
+        fill(connection)
+    return file
+
+
 @pytest.fixture
-def lab(store: Settings) -> Settings:
+def lab(store: Settings, lab_file: Path) -> Settings:
     """Settings of a home whose database holds the lab; `store` gives SQLite and PostgreSQL."""
+    if store.database.startswith("sqlite"):
+        store.home.mkdir(parents=True)
+        shutil.copy(lab_file, store.home / "melete.db")
+        return store
     with database.connect(store.database) as connection:
         fill(connection)
     return store

@@ -45,7 +45,9 @@ def serving(*arguments: str) -> Iterator[tuple[str, str]]:
             child.wait(timeout=30)
 
 
-@pytest.mark.parametrize("arguments", [("--no-model",), ("--model", "echo")])
+@pytest.mark.parametrize(
+    "arguments", [("--no-model",), pytest.param(("--model", "echo"), marks=pytest.mark.slow)]
+)
 def test_serve_offers_the_store_with_and_without_a_model(home: Settings, arguments: tuple[str, ...]) -> None:
     with database.connect(home.database) as connection:
         fill(connection)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from lab_at_hand import fill
+from lab_at_hand import lab_file  # noqa: F401
 from melete.api.app import PREFIX, create_app
 from melete.gateway import exporter
 from melete.serve.server import Server
 from melete.settings import Settings
-from melete.store import database
 
 DOCS = Path(__file__).parents[2] / "docs" / "bench"
 API = (DOCS / "api.md").read_text(encoding="utf-8")
@@ -22,10 +22,10 @@ METRICS = (DOCS / "dashboards.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def lab(home: Settings) -> Settings:
+def lab(home: Settings, lab_file: Path) -> Settings:  # noqa: F811
     """A home with the lab in it."""
-    with database.connect(home.database) as connection:
-        fill(connection)
+    home.home.mkdir(parents=True)
+    shutil.copy(lab_file, home.home / "melete.db")
     return home
 
 

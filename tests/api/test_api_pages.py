@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from lab_at_hand import BEGUN_S, lab  # noqa: F401
+from lab_at_hand import BEGUN_S, lab, lab_file  # noqa: F401
 from melete.api.app import create_app
 from melete.bench import report
 from melete.gateway import listings, queries

@@ -10,7 +10,7 @@ import sqlalchemy
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from lab_at_hand import BEGUN_S, fill, lab, request_row  # noqa: F401
+from lab_at_hand import BEGUN_S, fill, lab, lab_file, request_row  # noqa: F401
 from melete.errors import ServerError
 from melete.gateway import exporter
 from melete.gateway.exporter import Figures
