@@ -15,6 +15,8 @@ from melete.gateway.echo.asked import Asked, field, length_of, pieces, text_of
 
 BY_MODEL = ("function_call", "custom_tool_call", "reasoning", "local_shell_call")
 problem = chat.problem
+EMPTY: dict[str, Any] = {"content": [], "arguments": "", "input": "", "summary": [], "status": "in_progress"}
+"""What an item holds when it begins, for each key that it may have."""
 RESULTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output")
 
 
@@ -67,12 +69,7 @@ def stream(answer: Answer, asked: Asked) -> Iterator[Frame]:
     done = list(_items(answer))
     for index, item in enumerate(done):
         at = {"item_id": item["id"], "output_index": index}
-        empty: dict[str, Any] = {"content": []} if item["type"] == "message" else {}
-        empty |= {key: "" for key in ("arguments", "input") if key in item}
-        if item["type"] == "reasoning":
-            empty["summary"] = []
-        else:
-            empty["status"] = "in_progress"
+        empty = {key: value for key, value in EMPTY.items() if key in item}
         yield say("output_item.added", {"output_index": index, "item": item | empty})
         if item["type"] == "message":
             yield from _text_events(say, at, answer.text)

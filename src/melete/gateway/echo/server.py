@@ -37,6 +37,7 @@ WIRES: dict[str, ModuleType] = {
     "/responses": responses,
     "/messages": messages,
 }
+HOST = "127.0.0.1"
 KEEP_ALIVE_S = 200
 """LiteLLM keeps idle connections for 120 s."""
 LARGEST_BYTES = 64_000_000
@@ -50,7 +51,6 @@ class Echo:
 
     Args:
         script: what it plays; nothing repeats what is said to it.
-        host: address to listen on, this machine's by default.
         port: 0 takes a free one.
         keep: how many of the newest requests it keeps in `seen`, with their bodies.
 
@@ -58,15 +58,13 @@ class Echo:
         ServerError: the port is taken.
     """
 
-    def __init__(
-        self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0, keep: int = 0
-    ) -> None:
+    def __init__(self, script: Script | None = None, *, port: int = 0, keep: int = 0) -> None:
         self.play(script or Script())
         self.seen: deque[dict[str, Any]] = deque(maxlen=keep)
         self._numbering = Numbering()
-        self._socket = _bind(host, port)
+        self._socket = _bind(port)
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://{host}:{self.port}"
+        self.url = f"http://{HOST}:{self.port}"
         config = uvicorn.Config(
             self._app, interface="asgi3", access_log=False, log_level="critical", server_header=False, lifespan="off",
             timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=1,
@@ -118,19 +116,18 @@ class Echo:
             await self._look(path, exchange)
             return
         raw = await exchange.body()
-        wire = WIRES.get(path.removesuffix("/count_tokens"), chat)
+        wire = WIRES.get(path.removesuffix("/count_tokens"))
+        if wire is None:
+            text = f"there is no {scope['method']} {scope['path']}"
+            await exchange.json(404, chat.problem(404, None, None, text))
+            return
         try:
-            if path.removesuffix("/count_tokens") not in WIRES:
-                raise LookupError(f"there is no {scope['method']} {scope['path']}")
             body = json.loads(raw)
             if not isinstance(body, dict):
                 raise BadRequestError("the body is not a JSON object")
             asked: Asked = wire.read(body)
-        except LookupError as error:
-            await exchange.json(404, wire.problem(404, None, None, str(error)))
-            return
-        except (BadRequestError, ValueError, RecursionError) as error:
-            await exchange.json(400, wire.problem(400, None, None, f"{error}"))
+        except (ValueError, RecursionError) as error:
+            await exchange.json(400, wire.problem(400, None, None, str(error)))
             return
         if self.seen.maxlen:
             headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
@@ -182,7 +179,7 @@ class Echo:
 
 
 async def _stream(frames: Any, reply: Reply, exchange: _Exchange) -> None:
-    """Sends a stream; without pauses in it, as one write per event all the same."""
+    """Sends a stream, each event as a write of its own."""
     await exchange.start(200, STREAM_TYPE, (b"cache-control", b"no-cache"))
     told = 0
     for frame in frames:
@@ -260,18 +257,18 @@ class _Uvicorn(uvicorn.Server):
             self.on_ready()
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+def _bind(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
+        listener.bind((HOST, port))
     except OSError as error:
         listener.close()
         taken = error.errno == errno.EADDRINUSE
         raise ServerError(
-            f"Port {port} of {host} is taken."
+            f"Port {port} of {HOST} is taken."
             if taken
-            else f"{host}:{port} cannot be listened on ({error}).",
+            else f"{HOST}:{port} cannot be listened on ({error}).",
             next_step="Choose another with --port; 0 takes a free one.",
         ) from error
     return listener
