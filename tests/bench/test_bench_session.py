@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -13,10 +14,10 @@ import own_bench
 import pytest
 from sqlalchemy import select, text
 
-from melete.bench import session, traffic, workspace
+from melete.bench import planned, session, traffic, workspace
 from melete.bench.outcome import Outcome
 from melete.bench.session import Plan
-from melete.errors import ConfigError, SessionError, UnknownNameError
+from melete.errors import ConfigError, SessionError, StorageError, UnknownNameError
 from melete.gateway import entities, sessions
 from melete.gateway.events import Event, event_id
 from melete.gateway.issuers.embedded import CREDENTIALS
@@ -96,7 +97,7 @@ def test_start_of_an_experiment_takes_its_limits_into_the_credential(settings: S
         False,
     )
     assert opened.timeout_s == 30
-    assert row["expires_s"] - opened.session.created_s == pytest.approx(30 + session.MARGIN_S, abs=5)
+    assert row["expires_s"] - opened.session.created_s == pytest.approx(30 + planned.MARGIN_S, abs=5)
 
 
 def test_start_takes_the_first_attempt_that_is_free(settings: Settings) -> None:
@@ -106,6 +107,19 @@ def test_start_takes_the_first_attempt_that_is_free(settings: Settings) -> None:
     third, elsewhere = own_bench.start(settings), own_bench.start(settings, experiment="both")
 
     assert [opened.session.attempt for opened in (first, second, third, elsewhere)] == [0, 1, 0, 0]
+
+
+def test_start_after_a_template_changed_refers_to_another_profile(home: Settings, tmp_path: Path) -> None:
+    worker = own_bench.FILES["harness_profiles/worker.yaml"]
+    profile = re.sub("(?m)^files: .*$", "files: {settings.json: {source: a.json}}", worker)
+    settings = own_bench.settings_with(home, tmp_path, harness_profiles_worker=profile)
+    template = settings.bench / "harness_profiles" / "a.json"
+    ids = []
+    for text_of_it in ("{}", "{} "):
+        template.write_text(text_of_it)
+        ids.append(own_bench.start(settings).session.harness_profile)
+
+    assert ids[0] != ids[1]
 
 
 def test_start_many_opens_every_plan_with_a_key_of_its_own(settings: Settings) -> None:
@@ -134,10 +148,11 @@ def test_start_with_a_model_that_its_provider_lacks_names_file_line_and_key(
 
 
 def test_start_that_fails_on_the_way_leaves_no_live_session(home: Settings, tmp_path: Path) -> None:
-    profile = own_bench.FILES["harness_profiles/worker.yaml"].replace("text: '", "source: '")
-    settings = own_bench.settings_with(home, tmp_path, harness_profiles_worker=profile)
+    settings = own_bench.settings_with(home, tmp_path)
+    settings.gateway.mkdir(parents=True)
+    (settings.gateway / "sessions").write_text("in the way")
 
-    with pytest.raises(ConfigError, match="the template of a harness cannot be read"):
+    with pytest.raises(StorageError, match="sessions"):
         own_bench.start(settings)
 
     with connect(settings.database) as connection:

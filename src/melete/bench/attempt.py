@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from melete.bench import checkers, exec, session, workspace
+from melete.bench import checkers, exec, inheritance, session, workspace
 from melete.bench.checkers import Evidence
 from melete.bench.exec import Ended
 from melete.bench.harness_profile import render
@@ -101,7 +101,7 @@ def arguments(opened: Opened, command: Sequence[str]) -> list[str]:
 
 def environment(settings: Settings, opened: Opened) -> dict[str, str]:
     """The whole environment of the harness: what it inherits, and what its profile says."""
-    return {**session.inherited(opened.profile, settings, os.environ), **opened.environment}
+    return {**inheritance.inherited(opened.profile, settings, os.environ), **opened.environment}
 
 
 def judged(opened: Opened, evidence: Evidence, ended: Ended) -> Outcome:

@@ -21,7 +21,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 
-from melete.bench import session
+from melete.bench import inheritance
 from melete.bench.exec import end_group
 from melete.bench.harness_profile import PLACEHOLDERS, HarnessProfile, render
 from melete.bench.outcome import Outcome, one_line
@@ -52,7 +52,7 @@ class Batch:
         self.profile = profile
         self._results = results
         values = {**dict.fromkeys(PLACEHOLDERS, ""), "python": sys.executable}
-        environment = session.inherited(profile, settings, os.environ)
+        environment = inheritance.inherited(profile, settings, os.environ)
         environment["MELETE_HOME"] = str(settings.home)
         if settings.data is not None:
             environment["MELETE_DATA"] = str(settings.data)

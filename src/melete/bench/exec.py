@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -72,30 +72,36 @@ def run(
     program = _find(command, environment, workdir)
     began_s = time.monotonic()
     sink = subprocess.DEVNULL if quiet else None
-    child = subprocess.Popen(
-        [program, *command[1:]],
-        env=dict(environment),
-        cwd=workdir,
-        stdin=sink,
-        stdout=subprocess.PIPE if catch_output else sink,
-        stderr=sink,
-        process_group=0,
-    )
-    caught = _Output(child, passing=not quiet) if catch_output else None
-    with _foreground(child, wanted=not quiet), _forwarding(child) as forwarded:
-        reason = "exited"
-        try:
-            child.wait(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            reason = "timeout"
-        except KeyboardInterrupt:
-            reason = "interrupted"
-        end_group(child)
+    with _forwarding() as forwarded:
+        child = subprocess.Popen(
+            [program, *command[1:]],
+            env=dict(environment),
+            cwd=workdir,
+            stdin=sink,
+            stdout=subprocess.PIPE if catch_output else sink,
+            stderr=sink,
+            process_group=0,
+        )
+        caught = _Output(child, passing=not quiet) if catch_output else None
+        forwarded.to(child)
+        with _foreground(child, wanted=not quiet):
+            reason = _wait(child, timeout_s)
     code = child.returncode
     if reason == "exited" and (forwarded.signal or code == -signal.SIGINT):
         reason = "interrupted"
     output = caught.text() if caught else None
     return Ended(128 - code if code < 0 else code, reason, time.monotonic() - began_s, output)
+
+
+def _wait(child: subprocess.Popen[bytes], timeout_s: float | None) -> str:
+    """Waits for the end of a child, then ends what is left of its group; says why it ended."""
+    try:
+        child.wait(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return "timeout"
+    finally:
+        end_group(child)
+    return "exited"
 
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
@@ -154,42 +160,51 @@ class _Output:
 
 @dataclass
 class _Forwarded:
-    """The last signal that was passed on to the group."""
+    """Passes signals on to the group of a child; one that came before there was a child is passed on then."""
 
     signal: int = 0
+    child: subprocess.Popen[bytes] | None = None
+
+    def to(self, child: subprocess.Popen[bytes]) -> None:
+        """Names the child."""
+        self.child = child
+        if self.signal:
+            self._pass_on(child)
+
+    def came(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal; a second one ends the group for good."""
+        again, self.signal = bool(self.signal), number
+        if self.child is not None:
+            if again:
+                _signal_group(self.child.pid, signal.SIGKILL)
+            else:
+                self._pass_on(self.child)
+
+    def _pass_on(self, child: subprocess.Popen[bytes]) -> None:
+        def lose_patience() -> None:
+            if child.poll() is None:
+                _signal_group(child.pid, signal.SIGKILL)
+
+        _signal_group(child.pid, self.signal)
+        patience = threading.Timer(GRACE_S, lose_patience)
+        patience.daemon = True
+        patience.start()
 
 
 @contextlib.contextmanager
-def _forwarding(child: subprocess.Popen[bytes]) -> Iterator[_Forwarded]:
-    """Passes SIGINT, SIGTERM and SIGHUP on to the group while the child runs; a second one ends it for good."""
-    told = _Forwarded()
+def _forwarding() -> Iterator[_Forwarded]:
+    """Takes SIGINT, SIGTERM and SIGHUP for a child, from before it is started; only the main thread may do that."""
+    forwarded = _Forwarded()
     if threading.current_thread() is not threading.main_thread():
-        yield told
+        yield forwarded
         return
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        again = bool(told.signal)
-        told.signal = number
-        _signal_group(child.pid, signal.SIGKILL if again else number)
-        if not again:
-            patience = threading.Timer(GRACE_S, end_group_later, (child,))
-            patience.daemon = True
-            patience.start()
-
-    before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
-    for number in (int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIGHUP)):
-        before[number] = signal.signal(number, pass_on)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, forwarded.came) for number in numbers]
     try:
-        yield told
+        yield forwarded
     finally:
-        for number, handler in before.items():
+        for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def end_group_later(child: subprocess.Popen[bytes]) -> None:
-    """Kills a group whose leader is still there after the grace."""
-    if child.poll() is None:
-        _signal_group(child.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

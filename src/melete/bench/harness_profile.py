@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from melete.errors import ConfigError
 
 PLACEHOLDERS = {
     "base_url": "address of the gateway, without /v1",
@@ -124,6 +126,22 @@ class HarnessProfile(BaseModel):
                 "the key goes into the environment or a file; a command line can be read by others."
             )
         return self
+
+
+def templates(profile: HarnessProfile, beside: Path) -> dict[str, str]:
+    """Path to template of the files that a profile writes, those beside it read.
+
+    Raises:
+        ConfigError: a source is missing, or no text.
+    """
+    found = {}
+    for name, file in profile.files.items():
+        source = beside / str(file.source)
+        try:
+            found[name] = source.read_text(encoding="utf-8") if file.text is None else file.text
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{source}: the template of a harness cannot be read ({error}).") from error
+    return found
 
 
 def known(place: str, template: str, without: tuple[str, ...] = ()) -> None:

@@ -11,7 +11,6 @@ a bound; the session is finalised; its rollups are computed. A session that has 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import sys
@@ -21,53 +20,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-import melete
 from melete.bench import provenance, workspace
-from melete.bench.experiment import Content, Experiment, Limits
 from melete.bench.folder import Bench
-from melete.bench.harness_profile import PLACEHOLDERS, HarnessProfile, render
+from melete.bench.harness_profile import HarnessProfile, render
 from melete.bench.outcome import Outcome
+from melete.bench.planned import Plan as Plan
+from melete.bench.planned import Planned, rows
 from melete.bench.task_card import Card
 from melete.bench.variant import Variant
-from melete.documents import Document, failure
 from melete.errors import ConfigError, GatewayError, SessionError, UnknownNameError
-from melete.gateway import entities, ingest, process, provider, sessions
+from melete.gateway import ingest, process, provider, sessions
 from melete.gateway.collectors import spool
-from melete.gateway.issuers import Credential, Issuer, Policy
+from melete.gateway.issuers import Credential, Issuer
 from melete.gateway.issuers.embedded import EmbeddedIssuer
 from melete.gateway.issuers.litellm import LiteLLMIssuer
 from melete.gateway.process import Gateway
-from melete.gateway.provider import Provider
 from melete.records import SessionRecord, SessionState
 from melete.settings import Settings
 from melete.store.database import connect, opened
 
-BY_HAND_S = 4 * 3600.0
-"""Seconds that a session without a time limit lives, and one that a person plays."""
-MARGIN_S = 120.0
-"""Seconds that a credential outlives the time limit of its session, for the last answer and the checker."""
 DRAIN_S = 10.0
 ADMIN_KEY = "LITELLM_ADMIN_KEY"
-WITHHELD = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIALS", "BASE_URL", "API_BASE")
-"""Endings of variables that a harness does not inherit: with a provider's own key it could go around the gateway."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A session to open: names of the variant, of one task card and of the experiment it belongs to.
-
-    Attributes:
-        attempt: repeat of the same variant and card, from 0; None takes the first that is free.
-        timeout_s: seconds the session may take; the card's or the experiment's limit by default.
-    """
-
-    variant: str
-    task: str
-    experiment: str | None = None
-    attempt: int | None = None
-    timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,65 +85,6 @@ class Opened:
         }
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """A plan with the files that it names."""
-
-    plan: Plan
-    variant: Document[Variant]
-    profile: Document[HarnessProfile]
-    provider: Document[Provider]
-    experiment: Document[Experiment] | None
-    card: Card
-
-    @classmethod
-    def of(cls, bench: Bench, plan: Plan) -> _Chosen:
-        variant = bench.variants.read(plan.variant)
-        profile = bench.harness_profiles.read(variant.record.harness_profile)
-        provider = bench.providers.read(variant.record.provider)
-        if variant.record.model not in provider.record.models:
-            known = ", ".join(sorted(provider.record.models))
-            text = f"{provider.name} has no model {variant.record.model!r}. Known: {known}."
-            raise failure([variant.problem(("model",), text)])
-        experiment = None if plan.experiment is None else bench.experiments.read(plan.experiment)
-        return cls(plan, variant, profile, provider, experiment, bench.card(plan.task))
-
-    @property
-    def limits(self) -> Limits:
-        return self.experiment.record.limits if self.experiment else Limits()
-
-    @property
-    def timeout_s(self) -> float | None:
-        return self.plan.timeout_s or self.card.card.timeout_s or self.limits.timeout_s
-
-    @property
-    def policy(self) -> Policy:
-        content = self.experiment.record.content if self.experiment else Content()
-        return Policy(content.store, content.retention_days, self.limits.max_requests, self.limits.budget_usd)
-
-    @property
-    def repository(self) -> dict[str, Any]:
-        """The repository that the working copy comes from, where the card names one."""
-        source = self.card.card.repository
-        return {} if source is None else {"repository": source.url, "commit": source.commit, "dirty": False}
-
-    def entities(self, connection: Connection) -> dict[str, str | None]:
-        """Keeps the exact text of every file in force; returns the ids that the session refers to."""
-        files: dict[str, Document[Any] | None] = {
-            "provider": self.provider,
-            "harness_profile": self.profile,
-            "variant": self.variant,
-            "experiment": self.experiment,
-        }
-        kept: dict[str, str | None] = dict.fromkeys(files)
-        for kind, document in files.items():
-            if document is not None:
-                written = document.record.model_dump(mode="json")
-                kept[kind] = entities.record(connection, kind, document.name, written)
-        kept["task_card"] = entities.record(connection, "task_card", self.card.id, self.card.document)
-        return kept
-
-
 def start(
     settings: Settings,
     plan: Plan,
@@ -209,7 +125,7 @@ def start_many(
         StorageError: the session's folder or the database cannot be written.
     """
     bench = bench or Bench(settings)
-    chosen = [_Chosen.of(bench, plan) for plan in plans]
+    chosen = [Planned.of(bench, plan) for plan in plans]
     found_out = {
         **provenance.of_machine(settings),
         **provenance.of_repository(workdir or Path.cwd()),
@@ -217,8 +133,7 @@ def start_many(
         **({"litellm": base_url.rstrip("/")} if isinstance(issuer, LiteLLMIssuer) else {}),
     }
     with connect(settings.database) as connection:
-        rows = _rows(connection, settings, chosen, found_out)
-        records = sessions.open_many(connection, rows)
+        records = sessions.open_many(connection, rows(connection, settings, chosen, found_out))
     equipped = []
     try:
         with opened(settings.database) as engine:
@@ -330,80 +245,7 @@ def reach(settings: Settings, variants: Sequence[str], *, start: bool = False) -
     )
 
 
-def inherited(profile: HarnessProfile, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """What a harness inherits: no secret, no other address to talk to, and its own programs first on the PATH."""
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if not name.upper().endswith(WITHHELD)
-        and not name.startswith("MELETE_")
-        and name not in profile.unset
-    }
-    places = [place for place in programs(profile, settings) if place.is_dir()]
-    kept["PATH"] = os.pathsep.join([*map(str, places), environ.get("PATH", os.defpath)])
-    return kept
-
-
-def programs(profile: HarnessProfile, settings: Settings) -> list[Path]:
-    """Folders in which the programs of a harness may be: the environment that was made for it."""
-    if profile.installed_in is None:
-        return []
-    roots = [settings.home / "envs", Path(melete.__file__).parents[2] / ".envs"]
-    return [root / profile.installed_in / part for root in roots for part in ("bin", "node_modules/.bin")]
-
-
-def _rows(
-    connection: Connection, settings: Settings, chosen: Sequence[_Chosen], found_out: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """The rows of sessions, with the entities that they refer to."""
-    now_s, rows = time.time(), []
-    taken: dict[tuple[str | None, str, str], set[int]] = {}
-    for each in chosen:
-        key = (each.experiment.name if each.experiment else None, each.variant.name, each.card.id)
-        if key not in taken:
-            taken[key] = _attempts(connection, *key)
-        attempt = each.plan.attempt
-        if attempt is None:
-            attempt = next(number for number in itertools.count() if number not in taken[key])
-        taken[key].add(attempt)
-        rows.append(
-            {
-                **each.entities(connection),
-                "attempt": attempt,
-                "model": each.variant.record.model,
-                "expires_s": now_s + (BY_HAND_S if each.timeout_s is None else each.timeout_s + MARGIN_S),
-                "content": each.policy.content,
-                "metadata": {
-                    **found_out,
-                    **each.repository,
-                    "harness_version": _version(each.profile.record, settings),
-                },
-            }
-        )
-    return rows
-
-
-def _attempts(connection: Connection, experiment: str | None, variant: str, card: str) -> set[int]:
-    """Attempts that are taken: those of sessions that go on or were finalised."""
-    found = sessions.list_sessions(
-        connection, variant=variant, task_card=card, experiment=experiment, limit=100_000
-    )
-    return {
-        session.attempt
-        for session in found
-        if session.state not in (SessionState.ABORTED, SessionState.EXPIRED)
-        and (experiment is not None or session.experiment is None)
-    }
-
-
-def _version(profile: HarnessProfile, settings: Settings) -> str | None:
-    if not profile.version_command:
-        return None
-    command = [render(text, {**_NOTHING, "python": sys.executable}) for text in profile.version_command]
-    return provenance.version_of(command, inherited(profile, settings, os.environ))
-
-
-def _issue(issuer: Issuer, record: SessionRecord, each: _Chosen) -> Credential:
+def _issue(issuer: Issuer, record: SessionRecord, each: Planned) -> Credential:
     assert record.expires_s is not None
     return issuer.issue(record.id, [each.variant.record.model], record.expires_s, each.policy)
 
@@ -411,7 +253,7 @@ def _issue(issuer: Issuer, record: SessionRecord, each: _Chosen) -> Credential:
 def _equip(
     settings: Settings,
     record: SessionRecord,
-    each: _Chosen,
+    each: Planned,
     credential: Credential,
     base_url: str,
     workdir: Path | None,
@@ -505,6 +347,3 @@ def drain(settings: Settings, id: str, wait_s: float) -> bool:
         if time.monotonic() >= deadline:
             return False
         time.sleep(0.1)
-
-
-_NOTHING = dict.fromkeys(PLACEHOLDERS, "")

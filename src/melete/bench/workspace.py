@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from melete.bench.harness_profile import HarnessProfile, render
+from melete.bench.harness_profile import HarnessProfile, render, templates
 from melete.bench.task_card import LARGEST_FILE_BYTES, Card, Repository, folder_files
 from melete.errors import ConfigError, StorageError
 from melete.runs.folder import storage_error
@@ -75,14 +75,7 @@ def write_files(profile: HarnessProfile, beside: Path, place: Path, values: Mapp
         StorageError: a file cannot be written.
     """
     written = []
-    for name, file in profile.files.items():
-        template = file.text
-        if template is None:
-            source = beside / str(file.source)
-            try:
-                template = source.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{source}: the template of a harness cannot be read ({error}).") from error
+    for name, template in templates(profile, beside).items():
         path = place / name
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ def command(
     from melete import settings as all_settings
     from melete.bench import attempt as attempts
     from melete.bench import session, traffic
-    from melete.bench.session import Plan
+    from melete.bench.planned import Plan
     from melete.store import database
 
     settings = all_settings.load()

@@ -58,13 +58,13 @@ def start(
     eval "$(melete bench session start --variant careful --task capital)"
     """
     from melete import settings as all_settings
-    from melete.bench import checkers, session, snippet
-    from melete.bench.session import Plan
+    from melete.bench import checkers, planned, session, snippet
+    from melete.bench.planned import Plan
     from melete.store import database
 
     settings = all_settings.load()
     session.sweep(settings)
-    plan = Plan(variant, task, experiment, attempt, timeout_s or session.BY_HAND_S)
+    plan = Plan(variant, task, experiment, attempt, timeout_s or planned.BY_HAND_S)
     where = _workdir(settings, task, here)
     with database.opened(settings.database) as engine:
         url = litellm or session.reach(settings, [variant], start=start_gateway).url
