@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import random
 import statistics
 import sys
@@ -197,7 +198,8 @@ def main() -> None:
     kind = "postgresql" if args.postgres else "sqlite"
     with store(args.postgres) as url:
         figures = measured(url, args.requests, args.times)
-    result = {"system": peer.system(), "database": kind, **figures, "goal_s": GOAL_S}
+    load = round(os.getloadavg()[0], 1)
+    result = {"system": peer.system(), "database": kind, "load_1m": load, **figures, "goal_s": GOAL_S}
     peer.save_result("compare_million" + ("_postgresql" if args.postgres else ""), result)
 
 

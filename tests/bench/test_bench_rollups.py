@@ -132,6 +132,17 @@ def test_sessions_that_did_not_finish_count_nowhere(home: Settings) -> None:
         assert rollups.refresh(connection, "variant", own)["sessions"] == 1
 
 
+def test_session_that_is_computed_anew_drops_what_followed_from_it(home: Settings) -> None:
+    with connect(home.database) as connection:
+        experiment, before, after = stored_sessions.experiment(connection, cards=2)
+        rollups.refresh_experiment(connection, [experiment])
+        query = select(rollups.ROLLUPS.c.scope_id).where(rollups.ROLLUPS.c.scope != "session").distinct()
+        assert set(connection.scalars(query)) == {experiment, before, after}
+        new = play(connection, before, "support/9", experiment=experiment)
+        rollups.finalise(connection, new)
+        assert set(connection.scalars(query)) == {after}
+
+
 def test_attempt_that_was_played_again_replaces_the_earlier_one(home: Settings) -> None:
     with connect(home.database) as connection:
         own = variant(connection, "one")

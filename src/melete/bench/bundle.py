@@ -84,9 +84,7 @@ def write(connection: Connection, experiment: str, path: Path, *, content: bool 
     """
     ids, sessions = _ended(connection, experiment)
     report = reports.of_experiment(connection, experiment)
-    for scope, column in (("experiment", "experiment"), ("variant", "variant")):
-        for id in sorted({row[column] for row in sessions if row[column]}):
-            rollups.refresh(connection, scope, id)  # type: ignore[arg-type]
+    rollups.refresh_experiment(connection, sorted({row["experiment"] for row in sessions}))
     files: dict[str, Iterable[Any]] = {
         "entities.jsonl": _entities(connection, sessions, content),
         "sessions.jsonl": sessions,

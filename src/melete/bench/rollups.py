@@ -2,8 +2,9 @@
 
 A rollup is a pure function of session and request rows, so it can be dropped and computed again to the same bytes. A
 session's rollup holds its figures and its requests packed as `columns`; those of a variant or an experiment are
-computed from the packed sessions and never read a request. Ingest drops the rollups of sessions that it touches;
-whatever reads them here computes first what is missing. Only finalised sessions count.
+computed from the packed sessions and never read a request. Ingest drops the rollups of sessions that it touches, and
+computing those drops what follows from them; whatever reads rollups here computes first what is missing. Only
+finalised sessions count.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Scope = Literal["session", "variant", "experiment"]
 SESSIONS: Table = SessionRow.__table__  # type: ignore[assignment]
 REQUESTS: Table = RequestRow.__table__  # type: ignore[assignment]
 ROLLUPS: Table = MetricRollupRow.__table__  # type: ignore[assignment]
-SESSION_COLUMNS = ("id", "task_card", "attempt", "solved", "score", "metadata")
+SESSION_COLUMNS = ("id", "experiment", "variant", "task_card", "attempt", "solved", "score", "metadata")
 ROW_LIMIT = 500
 """Ids in one statement."""
 
@@ -56,6 +57,8 @@ def compute(connection: Connection, session_ids: Sequence[str]) -> dict[str, dic
             rows.append({**_row("session", session["id"], LAYOUT), "count": len(columns.requests)})
             rows[-1]["columns"] = packed[session["id"]]
         _replace(connection, "session", [session["id"] for session in sessions], rows)
+        for scope in ("variant", "experiment"):  # theirs follow from these sessions
+            _replace(connection, scope, sorted({session[scope] or "" for session in sessions}), [])
     return figures
 
 
@@ -77,6 +80,21 @@ def refresh(connection: Connection, scope: Scope, scope_id: str) -> dict[str, fl
     return {name: value for name, (value, _) in found.items()}
 
 
+def refresh_experiment(connection: Connection, experiments: Sequence[str]) -> None:
+    """Computes the rollups of experiments, given by id, and of every variant that was played in them.
+
+    Args:
+        connection: an open transaction.
+        experiments: ids, such as all versions of one.
+    """
+    within = SESSIONS.c.experiment.in_(experiments)
+    variants = connection.scalars(select(SESSIONS.c.variant).where(within).distinct()).all()
+    for variant in sorted(variant for variant in variants if variant):
+        refresh(connection, "variant", variant)
+    for experiment in sorted(experiments):
+        refresh(connection, "experiment", experiment)
+
+
 def load(connection: Connection, *conditions: ColumnElement[bool]) -> Columns:
     """The finalised sessions that meet conditions on their rows, oldest first; of two at one cell the later one.
 
@@ -87,8 +105,6 @@ def load(connection: Connection, *conditions: ColumnElement[bool]) -> Columns:
     query = (
         select(
             *(SESSIONS.c[name] for name in SESSION_COLUMNS),
-            SESSIONS.c.experiment,
-            SESSIONS.c.variant,
             ROLLUPS.c.columns,
         )
         .outerjoin_from(SESSIONS, ROLLUPS, _of_session())

@@ -96,12 +96,13 @@ def _play(settings: Settings, plan: Schedule, run: Run) -> None:
 
 def _report(settings: Settings, config: Config, run: Run) -> None:
     """Compares the variants, prints what was found and keeps it."""
-    from melete.bench import exports, report, tables
+    from melete.bench import exports, report, rollups, tables
     from melete.store.database import connect
 
     with connect(settings.database) as connection:
         try:
             found = report.of_experiment(connection, config.experiment)
+            rollups.refresh_experiment(connection, found["experiment"]["versions"])
         except ConfigError as error:  # one variant alone, or no card that two have played
             run.say(f"No comparison: {error.found}")
             return

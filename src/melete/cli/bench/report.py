@@ -26,7 +26,7 @@ def command(experiment: str, formats: tuple[str, ...], out: Path | None) -> None
     prompt, answer, path or key.
     """
     from melete import settings as all_settings
-    from melete.bench import artifacts, exports, report, tables
+    from melete.bench import artifacts, exports, report, rollups, tables
     from melete.cli import _show
     from melete.cli.bench.compare import ANSWERS, show
     from melete.gateway.collectors import spool
@@ -36,6 +36,7 @@ def command(experiment: str, formats: tuple[str, ...], out: Path | None) -> None
     spool.collect(settings)
     with connect(settings.database) as connection:
         made = report.of_experiment(connection, experiment)
+        rollups.refresh_experiment(connection, made["experiment"]["versions"])
     if not formats:
         for table in (tables.counts(made), tables.variants(made)):
             _show.table(table.head, table.rows, table.right)
