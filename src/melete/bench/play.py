@@ -57,6 +57,7 @@ class Order:
         again: plays cells that were finalised already too.
         device: where served runs compute.
         seed: given to harnesses of mode batch, for draws that an attempt shares between variants.
+        run: id of the run that plays, kept with its sessions.
     """
 
     experiment: str
@@ -68,6 +69,7 @@ class Order:
     again: bool = False
     device: str = "auto"
     seed: int = 0
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,8 @@ class _Playing:
         cells = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
         name = self._plan.experiment.name
         plans = [Plan(cell.variant, cell.card.id, name, cell.attempt) for cell in cells]
-        opened = session.start_many(self._settings, plans, url, bench=self._plan.bench)
+        metadata = {"run": self._plan.order.run} if self._plan.order.run else {}
+        opened = session.start_many(self._settings, plans, url, bench=self._plan.bench, metadata=metadata)
         now_s = time.monotonic()
         for one in opened:
             by_batch = one.profile.name in self._batches
@@ -268,25 +271,31 @@ class _Playing:
     def _take(self) -> Iterator[SessionRecord]:
         """What has come back: outcomes are finalised together, because a transaction costs more than a row."""
         outcomes: list[tuple[Opened, Outcome]] = []
+        ended: list[SessionRecord] = []
+        failure: MeleteError | None = None
         for name, came in self._arrived():
             if came is None:
-                raise self._batches[name].died()
+                failure = failure or self._batches[name].died()
+                continue
             running = self._running.pop(name, None)
             if running is None:
                 continue  # an answer that came too late, or twice
-            if isinstance(came, MeleteError):
-                raise came
             if isinstance(came, Outcome):
                 outcomes.append((running.opened, came))
+            elif isinstance(came, MeleteError):
+                failure = failure or came
             else:
-                yield came
+                ended.append(came)
         now_s = time.monotonic()
         for id in [id for id, one in self._running.items() if one.by_batch and one.deadline_s < now_s]:
             opened = self._running.pop(id).opened
             note = f"not done within {opened.timeout_s:g} s"
             outcomes.append((opened, Outcome("harness", solved=False, note=note)))
         if outcomes:
-            yield from finalise(self._settings, outcomes)
+            ended += finalise(self._settings, outcomes)
+        yield from ended
+        if failure is not None:
+            raise failure
 
     def _arrived(self) -> list[Any]:
         arrived = []

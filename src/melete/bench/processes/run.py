@@ -62,6 +62,7 @@ def main(config: Config, run: Run) -> None:
         again=config.again,
         device=config.device,
         seed=config.seed,
+        run=run.id,
     )
     plan = play.schedule(settings, order)
     before = f"; {plan.done:,} were finalised before" if plan.done else ""
