@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -204,6 +205,36 @@ def test_bundle_whose_packed_bytes_are_damaged_is_refused(file: Path, elsewhere:
         data[place] ^= 0xFF
     file.write_bytes(bytes(data))
     refused(file, elsewhere, "torn|changed|size")
+
+
+def test_bundle_with_random_bytes_changed_is_refused_or_gives_the_same_numbers(
+    home: Settings, file: Path, elsewhere: Settings
+) -> None:
+    whole, draw = file.read_bytes(), random.Random(5)
+    expected = contents(file)["report.json"].decode()
+    refusals = 0
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(draw.choice((1, 1, 3, 20))):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        file.write_bytes(bytes(data))
+        try:
+            with connect(elsewhere.database) as connection:
+                unbundle.read(connection, file)
+                # some bytes of a zip file, such as a date, mean nothing
+                assert report.to_text(report.of_experiment(connection, "support")) == expected
+                raise _Back
+        except BundleError:
+            refusals += 1
+        except _Back:
+            pass
+        with connect(elsewhere.database) as connection:
+            assert connection.scalar(select(func.count()).select_from(rollups.SESSIONS)) == 0
+    assert refusals > 100
+
+
+class _Back(Exception):
+    """Takes a transaction back."""
 
 
 def test_bundle_of_a_newer_version_is_refused(file: Path, elsewhere: Settings) -> None:
