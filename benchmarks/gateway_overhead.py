@@ -5,9 +5,9 @@
 Both are the same LiteLLM with the same providers, settings and environment, started the same way; one has our hook and
 is asked with a session's key, the other LiteLLM's own auth and its master key. They answer the same requests in turns
 from one scripted upstream in a process of its own, a few at a time, and who is first alternates: what else the machine
-does then falls on both. Counted is the CPU time of the whole LiteLLM process as the kernel's scheduler saw it. Told are
-medians over all pairs, with a 95 % bootstrap interval of the difference. Goal: under 1 ms added. Limit: one connection at
-a time, so what queues under load is not in it.
+does then falls on both. Counted is the CPU time of the whole LiteLLM process as the kernel's scheduler saw it. Told
+are medians over all pairs, with a 95 % bootstrap interval of the difference. Goal: under 1 ms added. Limit: one
+connection at a time, so what queues under load is not in it.
 """
 
 from __future__ import annotations

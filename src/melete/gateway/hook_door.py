@@ -166,7 +166,7 @@ class Door:
         inner = _inner(scope, visit.path, headers, len(wire.body), hook_request.client_of(visit.headers))
         if visit.endpoint == "count":
             inside.set(Inside("count", admission.models, admission.session, admission.key_hash))
-            await self.application(inner, wire.receive, send)
+            await self.application(inner, wire.receive, _with_our_headers(send))
             return
         exchange = Exchange(
             admission=admission,
@@ -424,13 +424,23 @@ def _read_headers(exchange: Exchange, headers: dict[bytes, bytes]) -> None:
         exchange.upstream_request_id = exchange.upstream_request_id or _plain(headers.get(name))
 
 
-def _headers_back(headers: Any, id: str) -> list[tuple[bytes, bytes]]:
+def _headers_back(headers: Any, id: str | None) -> list[tuple[bytes, bytes]]:
     passed = [
         (name, value)
         for name, value in headers
         if name.lower() in BACK or name.lower().startswith(BACK_PREFIXES)
     ]
-    return [*passed, (b"x-request-id", id.encode()), (b"request-id", id.encode())]
+    own = [] if id is None else [(b"x-request-id", id.encode()), (b"request-id", id.encode())]
+    return [*passed, *own]
+
+
+def _with_our_headers(send: Send) -> Send:
+    async def cleaned(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": _headers_back(message["headers"], None)}
+        await send(message)
+
+    return cleaned
 
 
 def _plain(value: bytes | None) -> str | None:

@@ -7,6 +7,7 @@ Durations come from a clock that is never set; only the start is wall time.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -263,7 +264,8 @@ class Recorder:
             expires_s=exchange.wall_s + exchange.admission.retention_days * 86_400,
             parts=content.parts_of(exchange.endpoint, exchange.body or {}, exchange.answer.texts),
         )
-        self.contents.keep_line(content.to_line(said))
+        with contextlib.suppress(OSError):  # on a full disk the figures are kept and the words are not
+            self.contents.write_line(content.to_line(said))
 
     def _allowed(self) -> bool:
         left, then_s = self._allowance
