@@ -25,6 +25,7 @@ import shutil
 import tempfile
 import time
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -195,13 +196,12 @@ def _started() -> AtHand | GatewayError:
     settings = settings_in(home)
     upstream = Echo(keep=KEPT_REQUESTS).__enter__()
 
-    def end() -> None:
-        process.down(settings)
-        upstream.__exit__()
-        shutil.rmtree(home, ignore_errors=True)
-
-    atexit.register(end)
+    stack = ExitStack()
+    stack.callback(shutil.rmtree, home, ignore_errors=True)
+    stack.callback(upstream.__exit__)
+    atexit.register(stack.close)
     try:
-        return AtHand(settings, process.up(settings, providers(upstream.url), tied=True), upstream)
+        gateway = stack.enter_context(process.here(settings, providers(upstream.url)))
     except GatewayError as error:
         return error
+    return AtHand(settings, gateway, upstream)

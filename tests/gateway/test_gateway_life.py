@@ -160,17 +160,34 @@ def test_gateway_through_crashes_changes_and_its_end(own: Settings) -> None:
     process.bind(own, "127.0.0.1", account.port).close()
 
 
-def test_tied_gateway_ends_with_the_process_that_started_it(own: Settings) -> None:
+def test_lent_gateway_ends_with_the_last_that_needs_it_even_if_that_is_killed(own: Settings) -> None:
     code = (
-        "import os; from melete import settings; from melete.gateway import process, provider; "
-        "home = settings.load(); process.up(home, [provider.load(home, 'echo')], tied=True); os._exit(9)"
+        "import sys; from melete import settings; from melete.gateway import process, provider; "
+        "home = settings.load(); held = process.here(home, [provider.load(home, 'echo')]); "
+        "print(held.__enter__().pid, flush=True); sys.stdin.read(); held.__exit__(None, None, None)"
     )
     environ = {**os.environ, "MELETE_HOME": str(own.home)}
-    assert subprocess.run([sys.executable, "-c", code], env=environ, check=False).returncode == 9
-    wait_until(lambda: state.alive(own) is None)
-    account = state.read(own)
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ,
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    assert first.stdout is not None
+    assert second.stdout is not None
+    assert first.stdout.readline() == second.stdout.readline()
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+    account = state.alive(own)
     assert account is not None
-    assert account.state == "down"
+    assert account.state == "up", "the second still needs it"
+    second.kill()
+    second.communicate()
+    wait_until(lambda: state.alive(own) is None)
+    ended = state.read(own)
+    assert ended is not None
+    assert ended.state == "down"
 
 
 def test_command_starts_one_gateway_that_lives_on_and_lets_answers_finish(own: Settings) -> None:

@@ -203,6 +203,30 @@ def test_claim_by_a_second_supervisor_is_refused(settings: Settings) -> None:
         assert subprocess.run([sys.executable, "-c", code], env=environ, check=False).returncode == 0
 
 
+def test_needed_by_whoever_holds_a_lease_or_started_it_for_good(settings: Settings) -> None:
+    assert not state.needed(settings)
+    with state.lease(settings) as mine, state.lease(settings):
+        assert state.needed(settings)
+        assert state.needed(settings, besides=mine)
+    assert not state.needed(settings)
+    state.stay(settings, True)
+    assert state.needed(settings)
+    state.stay(settings, False)
+    assert not state.needed(settings)
+
+
+def test_needed_by_a_process_that_was_killed_is_over(settings: Settings) -> None:
+    code = (
+        "from melete import settings; from melete.gateway import state; import os, signal; "
+        "held = state.lease(settings.load()); held.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environ = {**os.environ, "MELETE_HOME": str(settings.home)}
+    assert subprocess.run([sys.executable, "-c", code], env=environ, check=False).returncode == -9
+    assert len(list((settings.gateway / "leases").iterdir())) == 1
+    assert not state.needed(settings)
+    assert list((settings.gateway / "leases").iterdir()) == []
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"state": 1, "pid": "x"}', "\x00"])
 def test_read_of_a_torn_state_file_is_none_or_a_record(settings: Settings, text: str) -> None:
     state.folder(settings)

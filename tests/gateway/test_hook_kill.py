@@ -156,7 +156,7 @@ def test_killed_proxy_loses_nothing_that_a_client_saw(tmp_path: Path) -> None:
     need_litellm(settings)
     slow = Script(turns=[Reply(text="one two three four", delay=Delay(first_s=0.02, token_s=0.01))])
     with Echo(slow) as upstream:
-        gateway = process.up(settings, providers(upstream.url), tied=True)
+        gateway = process.up(settings, providers(upstream.url))
         lent = lend(settings, ("echo",), expires_in_s=3600)
         clients = load(gateway.port, lent.key)
         try:

@@ -18,8 +18,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from melete import settings as configured
@@ -34,6 +34,10 @@ PORT = 4000
 """Port of `melete gateway up`, LiteLLM's own default."""
 WAIT_S = 180.0
 PAUSE_S = 0.1
+STOP_WAIT_S = supervise.STOP_S + 75.0
+"""Seconds for answers under way, LiteLLM's end and the last reading of the spool."""
+LIVELY = ("starting", "up", "restarting")
+"""States in which a call is answered, at once or when LiteLLM is there: until then it waits."""
 WAITING_CALLS = 512
 
 
@@ -68,7 +72,6 @@ def up(
     host: str = HOST,
     port: int = 0,
     wait_s: float = WAIT_S,
-    tied: bool = False,
     on_start: Callable[[], None] | None = None,
 ) -> Gateway:
     """Starts the gateway, or returns the one that is up as it is asked for; one that is up otherwise is restarted.
@@ -79,7 +82,6 @@ def up(
         host: address to listen on.
         port: 0 takes the port of the last time if it is free, else any free one.
         wait_s: seconds until the start has failed.
-        tied: whether it ends with this process, however that ends; else it lives on.
         on_start: called when all is checked and the start begins; not called where nothing has to start.
 
     Raises:
@@ -90,16 +92,56 @@ def up(
     plan, environ = prepare(settings, providers, host)
     with state.one_at_a_time(settings):
         now = state.alive(settings)
+        if now is not None and now.state in LIVELY and now.digest == plan.digest and port in (0, now.port):
+            state.stay(settings, True)
+            return _gateway(now)
         if now is not None:
-            if now.state == "up" and now.digest == plan.digest and port in (0, now.port):
-                return _gateway(now)
             _stop(settings, now, STOP_WAIT_S)
         with bind(settings, host, port) as listener:
             if on_start is not None:
                 on_start()
-            plan = replace(plan, parent=os.getpid() if tied else None)
-            child = _spawn(settings, plan, environ, listener)
-        return _await(settings, child, wait_s)
+            with state.lease(settings):
+                started = _start(settings, plan, environ, listener, wait_s)
+                state.stay(settings, True)
+            return started
+
+
+@contextmanager
+def here(
+    settings: Settings, providers: Sequence[Provider], *, port: int = 0, wait_s: float = WAIT_S
+) -> Iterator[Gateway]:
+    """Lends a gateway for a block: the one that is up if it offers these providers as they are, else a new one.
+
+    What was up before is up afterwards. A new one ends with the last block, of whatever process, that uses it, and also
+    when those processes are killed.
+
+    Raises:
+        GatewayError: it cannot be started, or another one is up with other providers.
+        ConfigError: a provider without its key or address, or a model name twice.
+        StorageError: the database cannot be used.
+    """
+    plan, environ = prepare(settings, providers, HOST)
+    with ExitStack() as stack:
+        with state.one_at_a_time(settings):
+            held = stack.enter_context(state.lease(settings))
+            now = state.alive(settings)
+            if now is not None and now.state in LIVELY and plan.digests.items() <= now.providers.items():
+                lent = _gateway(now)
+            elif now is not None and state.needed(settings, besides=held):
+                raise GatewayError(
+                    f"Another gateway is up in this home, at {now.url}, with other providers or keys.",
+                    allowed=f"It offers: {', '.join(now.models)}.",
+                    next_step="Stop it first with: melete gateway down",
+                )
+            else:
+                if now is not None:
+                    _stop(settings, now, STOP_WAIT_S)
+                state.stay(settings, False)
+                with bind(settings, HOST, port) as listener:
+                    lent = _start(settings, plan, environ, listener, wait_s)
+        yield lent
+    if not state.needed(settings):
+        _wait_for_end(settings, lent.pid, STOP_WAIT_S)
 
 
 def serve(settings: Settings, providers: Sequence[Provider], *, host: str = HOST, port: int = 0) -> int:
@@ -119,7 +161,7 @@ def serve(settings: Settings, providers: Sequence[Provider], *, host: str = HOST
         )
     os.environ.update(environ)
     settings = configured.load()
-    with bind(settings, host, port) as listener:
+    with bind(settings, host, port) as listener, state.lease(settings):
         return supervise.Supervisor(settings, plan, listener, shown=True).run()
 
 
@@ -227,9 +269,6 @@ def status(settings: Settings) -> GatewayStatus:
     return GatewayStatus(now.state, running(settings), now)
 
 
-STOP_WAIT_S = supervise.STOP_S + 75.0
-
-
 def down(settings: Settings, *, wait_s: float = STOP_WAIT_S) -> bool:
     """Stops the gateway: running answers get some seconds, the spool is read to its end; False if none was up.
 
@@ -242,36 +281,6 @@ def down(settings: Settings, *, wait_s: float = STOP_WAIT_S) -> bool:
             return False
         _stop(settings, now, wait_s)
         return True
-
-
-@contextmanager
-def here(
-    settings: Settings, providers: Sequence[Provider], *, port: int = 0, wait_s: float = WAIT_S
-) -> Iterator[Gateway]:
-    """A gateway for a block: the one that is up if it offers these providers as they are, else one of its own.
-
-    What was up before is up afterwards.
-
-    Raises:
-        GatewayError: it cannot be started, or another one is up with other providers.
-        ConfigError: a provider without its key or address, or a model name twice.
-    """
-    before = running(settings)
-    if before is None:
-        try:
-            yield up(settings, providers, port=port, wait_s=wait_s, tied=True)
-        finally:
-            down(settings)
-        return
-    plan, _ = prepare(settings, providers, HOST)
-    now = state.alive(settings)
-    if now is None or not plan.digests.items() <= now.providers.items():
-        raise GatewayError(
-            f"Another gateway is up in this home, at {before.url}, with other providers or keys.",
-            allowed=f"It offers: {', '.join(before.models)}.",
-            next_step="Stop it first with: melete gateway down",
-        )
-    yield before
 
 
 def log_file(settings: Settings) -> Path:
@@ -325,6 +334,16 @@ def _with_script(settings: Settings, one: Provider) -> Provider:
     places = (settings.bench / one.script, Path(one.script))
     file = next((place.absolute() for place in places if place.is_file()), None)
     return one.model_copy(update={"script": str(file)}) if file else one
+
+
+def _start(
+    settings: Settings,
+    plan: supervise.Plan,
+    environ: dict[str, str],
+    listener: socket.socket,
+    wait_s: float,
+) -> Gateway:
+    return _await(settings, _spawn(settings, plan, environ, listener), wait_s)
 
 
 def _spawn(
@@ -391,14 +410,24 @@ def _last_words(settings: Settings) -> str | None:
 
 
 def _stop(settings: Settings, now: State, wait_s: float) -> None:
+    state.stay(settings, False)
     # The lock is held, so the pid is that of a supervisor of ours and of nothing that took its number since.
     os.kill(now.pid, signal.SIGTERM)
+    _wait_for_end(settings, now.pid, wait_s)
+
+
+def _wait_for_end(settings: Settings, pid: int, wait_s: float) -> None:
+    """Waits until no gateway is up, or another one than that of a supervisor.
+
+    Raises:
+        GatewayError: it does not stop.
+    """
     deadline = time.monotonic() + wait_s
-    while state.alive(settings) is not None:
+    while (now := state.alive(settings)) is not None and now.pid == pid:
         if time.monotonic() > deadline:
             raise GatewayError(
-                f"The gateway (pid {now.pid}) did not stop within {wait_s:.0f} s.",
-                next_step=f"See melete gateway logs, or end it with: kill -9 {now.pid}",
+                f"The gateway (pid {pid}) did not stop within {wait_s:.0f} s.",
+                next_step=f"See melete gateway logs, or end it with: kill -9 {pid}",
             )
         time.sleep(PAUSE_S / 2)
 

@@ -1,7 +1,8 @@
-"""What the supervisor says of itself, in `<home>/gateway/state.json`, and the lock that tells whether it lives.
+"""What the supervisor says of itself, in `<home>/gateway/state.json`, the lock that tells whether it lives, and leases.
 
 The lock is the truth: the kernel lets go of it when the supervisor ends, however that is, so a stale file or a pid that
-another program got since is never mistaken for a gateway. The file is replaced whole.
+another program got since is never mistaken for a gateway. The file is replaced whole. A lease is a locked file too: a
+gateway that nobody started for good stays up as long as any process holds one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ from typing import IO
 from melete.settings import Settings
 
 FILE = "state.json"
+LEASES = "leases"
+STAY = "stay"
 HELD_S = 2.0
 """A new supervisor tries this long for the lock, because whoever asks for the status holds it for a moment."""
 
@@ -106,8 +110,56 @@ def claim(settings: Settings) -> IO[bytes] | None:
 
 
 @contextmanager
-def one_at_a_time(settings: Settings) -> Iterator[None]:
-    """Lets one command at a time start or stop the gateway of a home; the next one waits and finds what it did."""
+def one_at_a_time(settings: Settings, *, wait: bool = True) -> Iterator[bool]:
+    """Lets one at a time start, lend or stop the gateway of a home; without `wait`, False where another one does."""
     with (folder(settings) / "command.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextmanager
+def lease(settings: Settings) -> Iterator[Path]:
+    """Keeps a gateway up for the length of a block, or of this process's life, whichever is shorter."""
+    place = folder(settings) / LEASES
+    place.mkdir(exist_ok=True)
+    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    draft, file = place / f".{name}", place / name
+    with draft.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        draft.rename(file)
+        try:
+            yield file
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def needed(settings: Settings, *, besides: Path | None = None) -> bool:
+    """Whether the gateway is to stay: somebody started it for good, or holds a lease (another one than `besides`)."""
+    return (settings.gateway / STAY).exists() or any(
+        file != besides and _held(file) for file in (settings.gateway / LEASES).glob("[!.]*")
+    )
+
+
+def stay(settings: Settings, on: bool) -> None:
+    """Notes that the gateway is to stay up without a lease, or that it is not."""
+    if on:
+        (folder(settings) / STAY).touch()
+    else:
+        (settings.gateway / STAY).unlink(missing_ok=True)
+
+
+def _held(file: Path) -> bool:
+    """Whether the process that holds a lease lives; what a killed one left behind is tidied away."""
+    try:
+        with file.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            file.unlink(missing_ok=True)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False

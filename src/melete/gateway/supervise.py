@@ -76,8 +76,7 @@ QUIET = {
 class Plan:
     """What a supervisor is told; secrets are not in it, they come through its environment.
 
-    `database` is a digest of the database's URL; `digests` holds one of each provider and of the secrets it reads;
-    `parent` is the process whose end ends the gateway too, if there is one.
+    `database` is a digest of the database's URL; `digests` holds one of each provider and of the secrets it reads.
     """
 
     python: str
@@ -86,12 +85,18 @@ class Plan:
     database: str
     providers: tuple[Provider, ...]
     digests: dict[str, str]
-    parent: int | None = None
 
     @property
     def digest(self) -> str:
         """Changes with whatever would make another gateway."""
-        told = [__version__, self.python, self.version, self.host, self.database, sorted(self.digests.items())]
+        told = [
+            __version__,
+            self.python,
+            self.version,
+            self.host,
+            self.database,
+            sorted(self.digests.items()),
+        ]
         return sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
@@ -267,7 +272,7 @@ class Supervisor:
         assert self._child is not None
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline and not self._stop.wait(PULSE_S):
-            self._stop_if_orphaned()
+            self._stop_if_unneeded()
             if self._child.poll() is not None:
                 return self._exit()
             if answers(self._local_url, timeout_s=PULSE_S * 2):
@@ -279,7 +284,7 @@ class Supervisor:
         assert self._child is not None
         deaf, checked_s = 0, time.monotonic()
         while not self._stop.wait(PULSE_S):
-            self._stop_if_orphaned()
+            self._stop_if_unneeded()
             if self._child.poll() is not None:
                 return self._exit()
             if time.monotonic() - checked_s > CHECK_S:
@@ -290,10 +295,15 @@ class Supervisor:
                     return f"gave no answer for {DEAF_CHECKS * CHECK_S:.0f} s"
         return "was stopped"
 
-    def _stop_if_orphaned(self) -> None:
-        if self._plan.parent is not None and os.getppid() != self._plan.parent:
-            self._log.say("whoever needed the gateway has ended")
-            self._stop.set()
+    def _stop_if_unneeded(self) -> None:
+        if state.needed(self._settings):
+            return
+        # Whoever takes a lease holds the same lock, so nobody is lent a gateway that has decided to stop.
+        with state.one_at_a_time(self._settings, wait=False) as alone:
+            if alone and not state.needed(self._settings):
+                self._log.say("whoever needed the gateway has ended")
+                self._say(state="stopping")
+                self._stop.set()
 
     def _exit(self) -> str:
         assert self._child is not None
