@@ -26,4 +26,6 @@ for line in sys.stdin:
     print(json.dumps(result), flush=True)
     if how == "twice":
         print(json.dumps({**result, "solved": None}), flush=True)
+    if how == "answer and die":
+        sys.exit(4)
     answered += 1

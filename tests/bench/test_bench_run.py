@@ -172,6 +172,15 @@ def test_play_harness_that_dies_is_named_with_its_last_error_and_its_sessions_en
     assert not any((settings.gateway / "sessions").iterdir())
 
 
+def test_play_harness_that_dies_after_an_answer_keeps_the_answer(home: Settings, tmp_path: Path) -> None:
+    settings = bench(home, tmp_path, "answer and die")
+    with pytest.raises(SessionError, match="exit code 4"):
+        played(settings)
+    states = [one.state for one in stored(settings)]
+    assert states.count(SessionState.FINALISED) == 1
+    assert states.count(SessionState.ABORTED) == 3
+
+
 def test_play_harness_that_never_answers_runs_into_the_time_limit(home: Settings, tmp_path: Path) -> None:
     limits = EXPERIMENT.replace("timeout_s: 30", "timeout_s: 0.2")
     ended = played(bench(home, tmp_path, "silent", experiments_both=limits), tasks=1, attempts=1)

@@ -6,6 +6,7 @@ The models are the echo model of `melete serve`, which needs no weights and solv
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -19,7 +20,7 @@ from melete.jobs.execute import Options, execute
 from melete.records import RunState, SessionState
 from melete.settings import Settings
 from melete.store.database import connect
-from melete.store.models import RequestRow
+from melete.store.models import ArtifactRow, RequestRow
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gateway")]
 FILES = {
@@ -76,3 +77,7 @@ def test_bench_run_served_models_end_in_a_report_with_costs_and_times(
         "ttft",
     }
     assert (folder / "experiment.html").stat().st_size > 1000
+    with connect(settings.database) as connection:
+        kept = connection.execute(select(ArtifactRow.kind, ArtifactRow.sha256)).all()
+    digest = hashlib.sha256((folder / "experiment.json").read_bytes()).hexdigest()
+    assert ("report.json", digest) in {tuple(row) for row in kept}

@@ -97,7 +97,7 @@ def _play(settings: Settings, plan: Schedule, run: Run) -> None:
 
 def _report(settings: Settings, config: Config, run: Run) -> None:
     """Compares the variants, prints what was found and keeps it."""
-    from melete.bench import exports, report, rollups, tables
+    from melete.bench import artifacts, exports, report, rollups, tables
     from melete.store.database import connect
 
     with connect(settings.database) as connection:
@@ -113,9 +113,15 @@ def _report(settings: Settings, config: Config, run: Run) -> None:
         for line in (*tables.sentences(found, comparison, SHOWN), *comparison["left_out"]):
             run.say(line)
     run.result["report"] = _short(found)
-    if run.folder is not None:
-        for name in ("html", "json", "markdown"):
-            exports.write(name, found, run.folder / f"experiment{exports.suffix(name)}")
+    if run.folder is None:
+        return
+    files = {
+        name: exports.write(name, found, run.folder / f"experiment{exports.suffix(name)}")
+        for name in ("html", "json", "markdown")
+    }
+    with connect(settings.database) as connection:
+        for name, path in files.items():
+            artifacts.keep(connection, f"report.{name}", path, found["experiment"]["id"])
 
 
 def _short(found: dict[str, Any]) -> list[dict[str, Any]]:
