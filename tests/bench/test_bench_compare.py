@@ -187,8 +187,29 @@ def test_compare_command_prints_a_table_and_sentences(home: Settings, call: CALL
         stored_sessions.experiment(connection, cards=12)
     code, out, _ = call("bench", "compare", "before", "after")
     assert code == 0
-    assert re.search(r"^success +\S+ % +\S+ % +\+\S+ pp +\S+ pp to \S+ pp +12  better$", out, re.MULTILINE)
+    assert re.search(r"^success +\S+ % +\S+ % +\+\S+ pp +\+\S+ to \+\S+  better$", out, re.MULTILINE)
     assert re.search(r"^success: a difference of \+\S+ pp is shown with 12 pairs", out, re.MULTILINE)
+
+
+def test_compare_command_prints_a_narrow_table(home: Settings, call: CALL) -> None:
+    with connect(home.database) as connection:
+        stored_sessions.experiment(connection, cards=12)
+    _, out, _ = call("bench", "compare", "before", "after")
+    table = out.split("\n\n")[1]
+    assert max(map(len, table.splitlines())) <= 88
+
+
+def test_table_shows_the_number_of_cards_where_it_differs(home: Settings) -> None:
+    with connect(home.database) as connection:
+        before, _ = two(connection, 3, latency_ms=500.0)
+        play(connection, before, "card/2", solved=None, created_s=START_S + 9)
+        made = report.of_variants(connection, "before", "after")
+    table = tables.comparison(made, made["comparisons"][0])
+    place = table.head.index("cards")
+    assert {row[0]: row[place] for row in table.rows if row[0] in ("success", "latency p50")} == {
+        "success": "2",
+        "latency p50": "3",
+    }
 
 
 def test_compare_command_with_json_prints_the_report(home: Settings, call: CALL) -> None:
@@ -212,7 +233,8 @@ def test_compare_command_without_sessions_says_what_to_do(home: Settings, call: 
         (0.0000123, "USD", False, "$0.0000123"),
         (1234.5, "USD", False, "$1,234.50"),
         (412.4, "ms", True, "+412 ms"),
-        (61_234.0, "ms", False, "61.2 s"),
+        (99.96, "ms", False, "100 ms"),
+        (61_234.0, "ms", False, "61,234 ms"),
         (1_234_567.0, "tokens", False, "1,234,567"),
         (0.0, "ms", True, "0 ms"),
         (float("inf"), "ms", False, "–"),

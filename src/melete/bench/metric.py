@@ -163,7 +163,7 @@ class PerRequest(Metric):
     @property
     def compared(self) -> str:
         """Pairs compare medians, because a session's percentiles further out say little."""
-        return f"{self.title}, median"
+        return f"{self.title} p50"
 
     def values(self, columns: Columns) -> dict[str, tuple[float, int]]:
         """Nearest-rank percentiles over all requests."""

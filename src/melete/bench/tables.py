@@ -13,6 +13,7 @@ from typing import Any
 from melete.gateway.entities import name_of
 
 DASH = "–"
+_VERDICTS = {"none shown": DASH}
 
 
 @dataclass(frozen=True)
@@ -25,30 +26,36 @@ class Table:
 
 
 def comparison(report: dict[str, Any], found: dict[str, Any]) -> Table:
-    """One row for each metric that both variants of a comparison have."""
+    """One row for each metric that both variants of a comparison have; how many cards only where that differs."""
     names = [called(report, found[side]) for side in ("before", "after")]
-    head = ("metric", *names, "difference", "95 % interval", "cards", "shown")
-    rows = [cells for _, cells in drawn(report, found)]
-    return Table(head, rows, (*names, "difference", "95 % interval", "cards"))
+    every = drawn(report, found)
+    several = any(row["count"] != found["task_cards"] for row, _ in every)
+    rows = [
+        (*cells, *([f"{row['count']:,}"] if several else []), _VERDICTS.get(row["verdict"], row["verdict"]))
+        for row, cells in every
+    ]
+    numbers = (*names, "difference", "95 % interval", *(["cards"] if several else []))
+    return Table(("metric", *numbers, "shown"), rows, numbers)
 
 
 def drawn(report: dict[str, Any], found: dict[str, Any]) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Each difference with its cells of the table; what is neither better nor worse nor different is left out."""
+    """Each difference with its cells: metric, both sides, difference, and the interval in the same unit.
+
+    What is neither better nor worse nor different is left out.
+    """
     rows = []
-    for difference in found["differences"]:
-        name = difference["metric"]
-        unit, better = report["metrics"][name]["unit"], report["metrics"][name]["better"]
-        if better == "neither" and difference["difference"] == 0:
+    for row in found["differences"]:
+        metric = report["metrics"][row["metric"]]
+        unit, better = metric["unit"], metric["better"]
+        if better == "neither" and row["difference"] == 0:
             continue
         cells = (
-            report["metrics"][name]["compared"],
-            *(amount(difference[side], unit) for side in ("before", "after")),
-            amount(difference["difference"], unit, signed=True),
-            interval(difference["low"], difference["high"], unit, signed=True),
-            str(difference["count"]),
-            difference["verdict"],
+            metric["compared"],
+            *(amount(row[side], unit) for side in ("before", "after")),
+            amount(row["difference"], unit, signed=True),
+            f"{bare(row['low'], unit)} to {bare(row['high'], unit)}",
         )
-        rows.append((difference, cells))
+        rows.append((row, cells))
     return rows
 
 
@@ -108,17 +115,23 @@ def amount(value: float | None, unit: str, *, signed: bool = False) -> str:
         return f"{sign}{size * 100:.1f}{' pp' if signed else ' %'}"
     if unit == "USD":
         return f"{sign}${size:,.2f}" if size >= 100 else f"{sign}${_digits(size)}"
-    if unit == "ms" and size >= 10_000:
-        return f"{sign}{_digits(size / 1000)} s"
     known = {"ms": " ms", "s": " s", "tokens/s": " /s"}
     return f"{sign}{_digits(size)}{known.get(unit, '')}"
 
 
-def _digits(size: float) -> str:
-    """Three digits that count, and no more of a large number than its whole part."""
-    if size >= 1000:
+def bare(value: float | None, unit: str) -> str:
+    """The end of an interval in two digits and without its unit; shares in percentage points."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    sign = "+" if value > 0 else "−" if value < 0 else ""
+    return sign + (f"{abs(value) * 100:.1f}" if unit == "share" else _digits(abs(value), 2))
+
+
+def _digits(size: float, digits: int = 3) -> str:
+    """So many digits that count, and all of a number's whole part."""
+    if size >= 99.5:
         return f"{size:,.0f}"
-    text = f"{size:.3g}"
+    text = f"{size:.{digits}g}"
     return f"{size:.8f}".rstrip("0") if "e-" in text and size >= 1e-7 else text
 
 
