@@ -81,19 +81,8 @@ def fill(connection: Connection, begun_s: float = BEGUN_S) -> dict[str, list[str
                     for row in rows for kind, time in (("begin", "started_s"), ("end", "ended_s"))
                 ],
             )  # fmt: skip
-            connection.execute(
-                insert(MetricRollupRow),
-                [
-                    {
-                        "scope": "session",
-                        "scope_id": opened.id,
-                        "metric": "cost",
-                        "value": 0.005,
-                        "count": 5,
-                        "columns": b"x",
-                    }
-                ],
-            )
+            figure = {"scope": "session", "scope_id": opened.id, "metric": "cost", "value": 0.005, "count": 5}
+            connection.execute(insert(MetricRollupRow), [figure])
     refused = {
         "status": "refused",
         "error_class": "refused_session",

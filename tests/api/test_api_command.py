@@ -101,6 +101,15 @@ def test_api_alone_stands_behind_the_gate(
         assert client.get("/health").status_code == 200
 
 
+def test_api_alone_tells_a_browser_in_the_shape_of_the_house_how_to_ask(home: Settings) -> None:
+    with TestClient(gated(replace(home, token="s3cret")), base_url="http://127.0.0.1") as client:
+        refused = client.get("/api/v1/sessions", headers={"Accept": "text/html"})
+        assert refused.status_code == 401
+        assert "MELETE_TOKEN" in refused.json()["error"]["message"]
+        lost = client.get("/chat", headers={"Authorization": "Bearer s3cret"})
+        assert (lost.status_code, "/api/v1" in lost.json()["error"]["message"]) == (404, True)
+
+
 def test_api_alone_on_a_taken_port_or_an_open_address_is_a_server_error(
     call: Callable[..., tuple[int, str, str]],
 ) -> None:

@@ -154,6 +154,13 @@ def test_page_that_may_look_through_few_rows_goes_on_until_the_end(lab: Settings
     assert pages > 6
 
 
+def test_rollups_show_figures_and_no_packed_requests(client: TestClient) -> None:
+    client.get("/comparisons", params={"experiment": "trial"})  # packs the requests of each session
+    shown = every(client, "/rollups", scope="session")
+    assert {row["metric"] for row in shown} >= {"cost", "requests", "latency.p95"}
+    assert not [row for row in shown if row["metric"].startswith("columns") or row["value"] is None]
+
+
 def test_store_that_routes_read_cannot_be_written(lab: Settings) -> None:  # noqa: F811
     import sqlalchemy
 

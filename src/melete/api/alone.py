@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
-from melete.api.app import PREFIX, create_app
+from melete.api.app import PREFIX, create_app, on_http_error
 from melete.settings import Settings
 
 
 def gated(settings: Settings) -> ASGIApp:
     """The API at its path and a health check, behind the gate."""
-    from melete.serve.auth import TokenGate
+    from melete.serve.auth import TokenGate, refuse
+    from melete.serve.problems import Problem
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok", "models": {}})
@@ -24,8 +26,18 @@ def gated(settings: Settings) -> ASGIApp:
     async def root(_: Request) -> Response:
         return RedirectResponse(f"{PREFIX}/")
 
-    routes = [Route("/", root), Route("/health", health), Mount(PREFIX, create_app(settings))]
-    return TokenGate(Starlette(routes=routes), settings.token)
+    async def login(_: Request) -> Response:  # where the gate sends browsers
+        said = "This server has no pages. Send the header 'Authorization: Bearer TOKEN', the value of MELETE_TOKEN."
+        return refuse(Problem(401, said, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}))
+
+    routes = [
+        Route("/", root),
+        Route("/health", health),
+        Route("/login", login),
+        Mount(PREFIX, create_app(settings)),
+    ]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_error})
+    return TokenGate(app, settings.token)
 
 
 def run(settings: Settings, host: str, port: int, on_ready: Callable[[str], None]) -> None:

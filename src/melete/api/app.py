@@ -90,7 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router, prefix=f"/{_url_name(name)}", tags=[_url_name(name)], responses=described)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(MeleteError, _on_melete_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, _on_crash)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
@@ -139,7 +139,8 @@ async def _on_melete_error(request: Request, error: Exception) -> Response:
     return _refuse(400, str(error), code="invalid_value" if isinstance(error, ConfigError) else "refused")
 
 
-async def _on_http_error(request: Request, error: Exception) -> Response:
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """What Starlette refuses by itself, such as a path that is none, in the house's shape."""
     assert isinstance(error, HTTPException)
     message = (
         f"{request.method} {request.url.path[:200]}: {error.detail}. The resources are listed at {PREFIX}."

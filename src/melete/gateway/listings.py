@@ -148,6 +148,7 @@ ROLLUPS = Listing(
     newest_first=False,
     most_scanned=MOST_SCANNED,
     hidden=frozenset({"columns"}),
+    always=table(MetricRollupRow).c["columns"].is_(None),  # packed requests are no figures
 )
 ARTIFACTS = Listing(
     "artifact",

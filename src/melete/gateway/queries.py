@@ -42,6 +42,7 @@ class Listing:
         most_scanned: rows that are looked through for one page; None for a small table.
         nearest: for filters without an index, the time of the newest row after a key that can match; None if unknown.
         hidden: columns that are not shown.
+        always: a condition that all shown rows meet.
     """
 
     noun: str
@@ -53,6 +54,7 @@ class Listing:
     most_scanned: int | None = None
     nearest: Nearest | None = None
     hidden: frozenset[str] = frozenset()
+    always: ColumnElement[bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def page(
             conditions["nearest"] = listing.table.c[listing.order[0]] <= nearest
     reached = None
     found = select(*(column for column in listing.table.c if column.key not in listing.hidden))
-    found = found.where(*conditions.values())
+    found = found.where(*conditions.values(), *(() if listing.always is None else (listing.always,)))
     if after is not None:
         found = found.where(_beyond(listing, after))
     if listing.most_scanned is not None and wanted:
