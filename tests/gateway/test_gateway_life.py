@@ -115,6 +115,8 @@ def test_gateway_through_crashes_changes_and_its_end(own: Settings) -> None:
         # `here` takes what is up if it offers what is asked for, and refuses to go behind another's back.
         with process.here(own, providers(upstream.url)[:1]) as lent_gateway:
             assert lent_gateway.pid == first.pid
+            with pytest.raises(GatewayError, match="in use by a run"):
+                process.up(own, providers("http://127.0.0.1:9"))
         other = providers("http://127.0.0.1:9")[:1]
         with pytest.raises(GatewayError, match="Another gateway is up"), process.here(own, other):
             pass

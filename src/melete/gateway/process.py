@@ -85,7 +85,7 @@ def up(
         on_start: called when all is checked and the start begins; not called where nothing has to start.
 
     Raises:
-        GatewayError: LiteLLM is not installed, the port is taken, or it does not come up.
+        GatewayError: LiteLLM is not installed, the port is taken, it does not come up, or a run uses another one.
         ConfigError: a provider without its key or address, or a model name twice.
         StorageError: the database cannot be used.
     """
@@ -95,6 +95,12 @@ def up(
         if now is not None and now.state in LIVELY and now.digest == plan.digest and port in (0, now.port):
             state.stay(settings, True)
             return _gateway(now)
+        if now is not None and state.leased(settings):
+            raise GatewayError(
+                f"The gateway at {now.url} is in use by a run, and would have to be restarted for this.",
+                allowed=f"It offers: {', '.join(now.models)}.",
+                next_step="Wait until the run has ended, or stop both with: melete gateway down",
+            )
         if now is not None:
             _stop(settings, now, STOP_WAIT_S)
         with bind(settings, host, port) as listener:

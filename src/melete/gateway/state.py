@@ -139,9 +139,13 @@ def lease(settings: Settings) -> Iterator[Path]:
 
 def needed(settings: Settings, *, besides: Path | None = None) -> bool:
     """Whether the gateway is to stay: somebody started it for good, or holds a lease (another one than `besides`)."""
-    return (settings.gateway / STAY).exists() or any(
-        file != besides and _held(file) for file in (settings.gateway / LEASES).glob("[!.]*")
-    )
+    return (settings.gateway / STAY).exists() or leased(settings, besides=besides)
+
+
+def leased(settings: Settings, *, besides: Path | None = None) -> bool:
+    """Whether a process holds a lease, another one than `besides`."""
+    leases = (settings.gateway / LEASES).glob("[!.]*")
+    return any(file != besides and _held(file) for file in leases)
 
 
 def stay(settings: Settings, on: bool) -> None:
