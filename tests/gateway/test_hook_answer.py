@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melete.gateway.hook_answer import Answer, Tokens, anthropic_tokens, openai_tokens
@@ -61,6 +61,7 @@ def read(endpoint: str, parts: list[bytes]) -> Answer:
 
 
 @pytest.mark.parametrize("endpoint", STREAMS)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_stream_says_the_same_however_it_is_cut(endpoint: str, data: st.DataObject) -> None:
     whole = STREAMS[endpoint]
@@ -82,6 +83,7 @@ def test_first_content_is_not_the_first_chunk(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("endpoint", STREAMS)
+@settings(max_examples=50, deadline=None)
 @given(parts=st.lists(st.binary(max_size=200), max_size=8))
 def test_any_bytes_are_read_without_an_error(endpoint: str, parts: list[bytes]) -> None:
     answer = read(endpoint, [b"data: ", *parts, b"\n\n"])
@@ -102,6 +104,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("endpoint", STREAMS)
+@settings(max_examples=50, deadline=None)
 @given(document=st.dictionaries(st.sampled_from(["type", "choices", "usage", "error", "response"]), JSON))
 def test_any_document_is_read_without_an_error(endpoint: str, document: dict[str, Any]) -> None:
     answer = read(endpoint, [frames(document)])

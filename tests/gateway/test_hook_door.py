@@ -154,6 +154,7 @@ def test_compressed_body_is_refused(house: House) -> None:
     assert house.ask(headers={"Content-Encoding": "gzip"})[0] == 415
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=300))
 def test_any_body_is_an_object_or_refused(data: bytes) -> None:
     try:
@@ -172,7 +173,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("endpoint", sorted(hook_request.PARAMETERS))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(body=st.dictionaries(st.sampled_from(NAMES) | st.text(), JSON))
 def test_cleaned_body_holds_allowed_names_only_and_tells_known_ones(
     endpoint: str, body: dict[str, Any]
