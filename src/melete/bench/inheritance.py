@@ -16,7 +16,17 @@ from melete.bench import provenance
 from melete.bench.harness_profile import PLACEHOLDERS, HarnessProfile, render
 from melete.settings import Settings
 
-WITHHELD = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIALS", "BASE_URL", "API_BASE")
+WITHHELD = (
+    "KEY",
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "CREDENTIALS",
+    "BASE_URL",
+    "API_BASE",
+    "DATABASE",
+    "DATABASE_URL",
+)
 """Endings of variables that a harness does not inherit: with a provider's own key it could go around the gateway."""
 
 
@@ -26,7 +36,7 @@ def inherited(profile: HarnessProfile, settings: Settings, environ: Mapping[str,
         name: value
         for name, value in environ.items()
         if not name.upper().endswith(WITHHELD)
-        and not name.startswith("MELETE_")
+        and not name.startswith("MELETE_GATEWAY_")
         and name not in profile.unset
     }
     places = [place for place in programs(profile, settings) if place.is_dir()]
