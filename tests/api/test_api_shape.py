@@ -79,6 +79,21 @@ def test_document_names_the_errors_and_no_422(document: dict[str, Any]) -> None:
         assert path == "/" or {"200", "400", "404", "503"} <= set(responses)
 
 
+def test_operations_have_short_names_of_their_own_for_generated_clients(document: dict[str, Any]) -> None:
+    names = [operations["get"]["operationId"] for operations in document["paths"].values()]
+    assert len(set(names)) == len(names)
+    assert {"list_sessions", "get_session", "list_task_cards", "compare_variants"} <= set(names)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_record_of_every_list_shows_an_example(document: dict[str, Any], name: str) -> None:
+    answer = document["paths"][f"/{name}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    schemas = document["components"]["schemas"]
+    page = schemas[answer["$ref"].rsplit("/", 1)[1]]
+    record = schemas[page["properties"]["data"]["items"]["$ref"].rsplit("/", 1)[1]]
+    assert any("examples" in field for field in record["properties"].values())
+
+
 @pytest.mark.parametrize("name", RESOURCES)
 def test_unknown_parameter_of_any_list_is_400(client: TestClient, name: str) -> None:
     refused = client.get(f"/{name}", params={"sort": "up"})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import sqlalchemy
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lab_at_hand import BEGUN_S, fill, lab, lab_file, request_row  # noqa: F401
@@ -126,8 +130,6 @@ def test_page_shows_no_session_key_or_text_of_a_client(engine: sqlalchemy.Engine
     )
     registry = CollectorRegistry()
     registry.register(Figures(engine, now=lambda: BEGUN_S))
-    from prometheus_client import generate_latest
-
     page = generate_latest(registry).decode()
     assert "melete_requests_total" in page
     assert canary not in page
@@ -135,8 +137,6 @@ def test_page_shows_no_session_key_or_text_of_a_client(engine: sqlalchemy.Engine
 
 
 def test_page_is_one_that_prometheus_can_read(engine: sqlalchemy.Engine, lab: Settings) -> None:  # noqa: F811
-    import httpx
-
     with exporter.serve(lab, 0) as page:
         families: list[Metric] = list(text_string_to_metric_families(httpx.get(page.url).text))
     assert {"melete_requests", "melete_tokens", "melete_cost_usd", "melete_sessions"} <= {
@@ -165,3 +165,13 @@ def test_database_that_is_away_leaves_the_last_page_and_says_so(lab: Settings) -
 def test_port_in_use_is_a_server_error(home: Settings) -> None:
     with exporter.serve(home, 0) as page, pytest.raises(ServerError, match=str(page.port)):
         exporter.serve(home, page.port)
+
+
+def test_metrics_command_serves_the_page_until_it_is_told_to_stop(home: Settings) -> None:
+    command = [sys.executable, "-m", "melete", "gateway", "metrics", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        url = child.stdout.readline().removeprefix("Metrics at ").strip()
+        assert "melete_database_up 1.0" in httpx.get(url).text
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=20) == 0

@@ -63,7 +63,13 @@ def create_app(settings: Settings) -> FastAPI:
         settings: where the database is. It is opened at the first request.
     """
     store = Store(settings)
-    app = FastAPI(title="Melete", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(
+        title="Melete",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.state.store = store
     app.add_middleware(ETags)
     described: dict[int | str, dict[str, Any]] = {
