@@ -151,6 +151,18 @@ class Columns:
         return [figures(row.get("self_reported")) for row in self.metadata]
 
     @cached_property
+    def statuses(self) -> dict[str, int]:
+        """How many requests ended in which status."""
+        counted = np.bincount(self.requests["status"], minlength=len(STATUSES))
+        return {name: int(count) for name, count in zip(STATUSES, counted, strict=True) if count}
+
+    @cached_property
+    def errors(self) -> dict[str, int]:
+        """How many requests failed for which reason."""
+        counted = np.bincount(self.requests["error"], minlength=len(ERRORS))
+        return {name: int(count) for name, count in zip(ERRORS, counted, strict=True) if name and count}
+
+    @cached_property
     def spoken(self) -> dict[str, dict[str, int]]:
         """How many requests said which word, for each of `WORDS`; sorted by word."""
         counted: dict[str, Counter[str]] = {name: Counter() for name in WORDS}

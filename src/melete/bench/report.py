@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from melete.bench import metric as metrics
 from melete.bench import origin, selection
-from melete.bench.columns import ERRORS, STATUSES, Columns
+from melete.bench.columns import Columns
 from melete.bench.compare import compare, pair
 from melete.bench.metric import PerRequest
 from melete.bench.rollups import SESSIONS, load
@@ -162,8 +162,7 @@ def _variant(
     connection: Connection, id: str, columns: Columns, chosen: Sequence[selection.Group], detail: bool
 ) -> dict[str, Any]:
     """Everything that is said of one variant."""
-    requests, statuses = columns.requests, np.bincount(columns.requests["status"], minlength=len(STATUSES))
-    errors = np.bincount(requests["error"], minlength=len(ERRORS))
+    requests = columns.requests
     states: dict[str, int] = {}
     for group in chosen:
         for state, count in group.states.items():
@@ -185,8 +184,8 @@ def _variant(
         },
         "requests": len(requests),
         "figures": {name: found for name, found in figures.items() if found},
-        "statuses": {name: int(count) for name, count in zip(STATUSES, statuses, strict=True) if count},
-        "errors": {name: int(count) for name, count in zip(ERRORS, errors, strict=True) if count and name},
+        "statuses": columns.statuses,
+        "errors": columns.errors,
         "words": columns.spoken,
         "estimated_share": float((requests["estimated"] > 0).mean()) if len(requests) else None,
         "priced_share": float(np.isfinite(requests["cost_usd"]).mean()) if len(requests) else None,

@@ -128,11 +128,16 @@ def load(connection: Connection, *conditions: ColumnElement[bool]) -> Columns:
 
 
 def values(columns: Columns) -> dict[str, tuple[float, int]]:
-    """All figures of some sessions without intervals: `metric` or `metric.figure` to value and count."""
+    """All figures of some sessions without intervals: `metric` or `metric.figure` to value and count.
+
+    Besides the metrics these are the number of sessions, and of requests that failed for each reason (`errors.timeout`).
+    """
     found: dict[str, tuple[float, int]] = {"sessions": (float(len(columns)), len(columns))}
     for name in metrics.names():
         for figure, pair in metrics.load(name).values(columns).items():
             found[f"{name}.{figure}" if figure else name] = pair
+    for error, count in columns.errors.items():
+        found[f"errors.{error}"] = (float(count), len(columns.requests))
     return found
 
 
