@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from gateway_at_hand import AtHand, Lent, at_hand
-from melete.gateway import config, reconcile
+from melete.gateway import config, exporter, reconcile
 from melete.gateway.collectors import prometheus as counters
 from melete.gateway.supervise import scrape_key
 from melete.store import database
@@ -52,6 +52,44 @@ def test_page_of_litellm_has_the_metrics_that_we_read_with_bounded_labels() -> N
     }
     assert lent.id not in page.text
     assert lent.key not in page.text
+
+
+def test_words_of_a_client_reach_neither_page() -> None:
+    hand = at_hand()
+    lent = hand.session()
+    canary = "SECRET-canary-on-a-page"
+    said = [{"role": "user", "content": canary}]
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": "f", "description": canary, "parameters": {"type": "object"}},
+        }
+    ]
+    named = {
+        "x-litellm-tags": canary,
+        "x-litellm-call-id": canary,
+        "User-Agent": canary,
+        "x-litellm-end-user-id": canary,
+    }
+    for body in (
+        {"model": canary, "messages": said},
+        {"model": "echo", "messages": said, "tools": tools, "user": canary, "metadata": {"tags": [canary]}},
+        {"model": "echo", "messages": said, "fallbacks": [canary], canary: canary},
+    ):
+        for headers in (lent.headers, {**lent.headers, **named}, {"Authorization": f"Bearer sk-{canary}"}):
+            httpx.post(f"{hand.url}/v1/chat/completions", headers=headers, json=body, timeout=60)
+            httpx.post(f"{hand.url}/v1/{canary}", headers=headers, json=body, timeout=60)
+    call(hand, lent, "echo")
+    hand.requests(lent.id, 2)
+    scrape = {"Authorization": f"Bearer {scrape_key(hand.settings)}"}
+    time.sleep(exporter.FRESH_S)  # a page this young is served again
+    pages = [
+        httpx.get(f"{hand.url}/metrics/", headers=scrape, timeout=30).text,
+        httpx.get(str(hand.gateway.metrics_url), timeout=30).text,
+    ]
+    for page in pages:
+        assert 'model="echo"' in page
+        assert "canary" not in page.lower()
 
 
 @pytest.mark.parametrize("token", [None, "session", "wrong"])
