@@ -130,7 +130,7 @@ def load(connection: Connection, *conditions: ColumnElement[bool]) -> Columns:
 def values(columns: Columns) -> dict[str, tuple[float, int]]:
     """All figures of some sessions without intervals: `metric` or `metric.figure` to value and count.
 
-    Besides the metrics these are the number of sessions, and of requests that failed for each reason (`errors.timeout`).
+    Besides the metrics: the number of sessions, and of requests that failed for each reason (`errors.timeout`).
     """
     found: dict[str, tuple[float, int]] = {"sessions": (float(len(columns)), len(columns))}
     for name in metrics.names():
