@@ -74,11 +74,12 @@ class Capture(CustomLogger):
         if exchange is None:
             return
         facts = _facts(_deployment_id(kwargs))
-        exchange.prefix = facts.prefix
-        if facts.model is not None and facts.model != exchange.model:
+        under_way = bool(exchange.attempts) and exchange.attempts[-1].ended_s is None
+        if facts.model != exchange.model and not (under_way and facts.id is None):
             raise DeploymentMismatch(403, "Another model would have answered than the one that was named.")
-        if exchange.attempts and exchange.attempts[-1].ended_s is None:
+        if under_way:
             return  # an endpoint that LiteLLM translates into another one announces the same try twice
+        exchange.prefix = facts.prefix
         now_s = time.monotonic()
         exchange.attempts.append(Attempt(len(exchange.attempts), facts.id, facts.provider, now_s))
 
