@@ -240,6 +240,18 @@ def test_finalize_gives_up_waiting_after_its_bound_and_says_so(settings: Setting
     assert ended.metadata["undrained"] is True
 
 
+def test_finalize_many_leaves_out_what_had_ended_and_waits_for_each(settings: Settings) -> None:
+    ids = [own_bench.start(settings).session.id for _ in range(3)]
+    session.abort(settings, ids[1])
+
+    ended = session.finalize_many(settings, dict.fromkeys(ids, SOLVED))
+
+    assert [(one.id, one.state, one.solved) for one in ended] == [
+        (ids[0], SessionState.FINALISED, True), (ids[2], SessionState.FINALISED, True),
+    ]  # fmt: skip
+    assert not list((settings.gateway / "sessions").iterdir())
+
+
 def test_finalize_of_an_unknown_session_lists_the_known(settings: Settings) -> None:
     opened = own_bench.start(settings)
 
@@ -291,7 +303,7 @@ def test_traffic_tells_failures_and_what_has_no_price(settings: Settings) -> Non
             "end",
             **{"status": status, "tokens_in": 5, "tokens_out": 1, **fields},
         )
-    session.drain(settings, id, 1.0)
+    session.drain(settings, [id], 1.0)
 
     with connect(settings.database) as connection:
         used = traffic.of_session(connection, id)

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from melete.bench import attempt, pinned, planned, rollups, serving, session, workspace
+from melete.bench import attempt, pinned, planned, serving, session
 from melete.bench.batch import Batch, Results
 from melete.bench.experiment import Experiment
 from melete.bench.folder import Bench
@@ -30,8 +30,7 @@ from melete.bench.pinned import PinnedBench
 from melete.bench.session import Opened, Plan
 from melete.bench.task_card import Card
 from melete.errors import ConfigError, MeleteError, SessionError, UnknownNameError
-from melete.gateway import entities, ingest, process, sessions
-from melete.gateway.collectors import spool
+from melete.gateway import entities, process, sessions
 from melete.gateway.provider import Provider
 from melete.records import SessionRecord, SessionState
 from melete.settings import Settings
@@ -40,7 +39,6 @@ from melete.store.database import connect
 TOGETHER = 16
 """Most results that are finalised in one transaction."""
 PAUSE_S = 0.25
-DRAIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -270,7 +268,7 @@ class _Playing:
 
     def _take(self) -> Iterator[SessionRecord]:
         """What has come back: outcomes are finalised together, because a transaction costs more than a row."""
-        outcomes: list[tuple[Opened, Outcome]] = []
+        outcomes: dict[str, Outcome] = {}
         ended: list[SessionRecord] = []
         failure: MeleteError | None = None
         for name, came in self._arrived():
@@ -281,7 +279,7 @@ class _Playing:
             if running is None:
                 continue  # an answer that came too late, or twice
             if isinstance(came, Outcome):
-                outcomes.append((running.opened, came))
+                outcomes[name] = came
             elif isinstance(came, MeleteError):
                 failure = failure or came
             else:
@@ -290,9 +288,9 @@ class _Playing:
         for id in [id for id, one in self._running.items() if one.by_batch and one.deadline_s < now_s]:
             opened = self._running.pop(id).opened
             note = f"not done within {opened.timeout_s:g} s"
-            outcomes.append((opened, Outcome("harness", solved=False, note=note)))
+            outcomes[id] = Outcome("harness", solved=False, note=note)
         if outcomes:
-            ended += finalise(self._settings, outcomes)
+            ended += session.finalize_many(self._settings, outcomes)
         yield from ended
         if failure is not None:
             raise failure
@@ -313,35 +311,3 @@ class _Playing:
         for batch in self._batches.values():
             batch.close()
         self._threads.shutdown(cancel_futures=True)
-
-
-def finalise(settings: Settings, ended: Sequence[tuple[Opened, Outcome]]) -> list[SessionRecord]:
-    """Ends sessions together, in the order of `session.finalize`: doors, what had begun, rows, rollups."""
-    ids = [opened.session.id for opened, _ in ended]
-    with connect(settings.database) as connection:
-        sessions.revoke(connection, ids, time.time())
-    drained = _drained(settings, ids)
-    records = []
-    with connect(settings.database) as connection:
-        for opened, outcome in ended:
-            fields = outcome.fields()
-            if opened.session.id not in drained:
-                fields["metadata"] = {**fields.get("metadata", {}), "undrained": True}
-            with contextlib.suppress(SessionError):  # its time was over meanwhile
-                records.append(sessions.move(connection, opened.session.id, SessionState.FINALISED, **fields))
-        rollups.compute(connection, [record.id for record in records])
-    for id in ids:
-        workspace.remove(settings, id)
-    return records
-
-
-def _drained(settings: Settings, ids: Sequence[str]) -> set[str]:
-    """Those of some sessions of which nothing is open any more, after a wait that has an end."""
-    deadline = time.monotonic() + DRAIN_S
-    while True:
-        spool.collect(settings)
-        with connect(settings.database) as connection:
-            done = {id for id in ids if not ingest.open_requests(connection, id)}
-        if len(done) == len(ids) or time.monotonic() > deadline:
-            return done
-        time.sleep(0.05)

@@ -178,19 +178,50 @@ def finalize(
         UnknownNameError: no such session.
         SessionError: it has ended already; nothing is changed.
     """
-    return _end(settings, id, SessionState.FINALISED, outcome, drain_s, keep_work, issuer)
+    found = _going_on(settings, id, SessionState.FINALISED)
+    _close(settings, [found], issuer)
+    undrained = drain(settings, [found.id], drain_s)
+    ended = _move(settings, [found.id], SessionState.FINALISED, [outcome], undrained)
+    workspace.remove(settings, found.id, keep_work=keep_work)
+    return ended[0]
 
 
-def abort(
-    settings: Settings, id: str, note: str = "", *, drain_s: float = 0.0, issuer: Issuer | None = None
-) -> SessionRecord:
+def finalize_many(settings: Settings, outcomes: Mapping[str, Outcome]) -> list[SessionRecord]:
+    """Ends sessions together, in the same order of things, because a transaction costs more than a row.
+
+    Args:
+        settings: home folder and database.
+        outcomes: id of a session to what came of it.
+
+    Returns:
+        The sessions that were finalised; one that had ended meanwhile, such as by its time, is left out.
+    """
+    with connect(settings.database) as connection:
+        known = [sessions.get(connection, id) for id in outcomes]
+    going_on = [found for found in known if found.state not in sessions.ENDED]
+    _close(settings, going_on, None)
+    ids = [found.id for found in going_on]
+    undrained = drain(settings, ids, DRAIN_S)
+    ended = _move(
+        settings, ids, SessionState.FINALISED, [outcomes[id] for id in ids], undrained, strict=False
+    )
+    for id in ids:
+        workspace.remove(settings, id)
+    return ended
+
+
+def abort(settings: Settings, id: str, note: str = "", *, issuer: Issuer | None = None) -> SessionRecord:
     """Ends a session without an outcome; what it has cost stays.
 
     Raises:
         UnknownNameError: no such session.
         SessionError: it has ended already; nothing is changed.
     """
-    return _end(settings, id, SessionState.ABORTED, Outcome("manual", note=note), drain_s, issuer=issuer)
+    found = _going_on(settings, id, SessionState.ABORTED)
+    _close(settings, [found], issuer)
+    ended = _move(settings, [found.id], SessionState.ABORTED, [Outcome("manual", note=note)], set())
+    workspace.remove(settings, found.id)
+    return ended[0]
 
 
 def sweep(settings: Settings) -> list[str]:
@@ -288,31 +319,41 @@ def _equip(
     )
 
 
-def _end(
-    settings: Settings,
-    id: str,
-    state: SessionState,
-    outcome: Outcome,
-    drain_s: float,
-    keep_work: bool = False,
-    issuer: Issuer | None = None,
-) -> SessionRecord:
-    from melete.bench import rollups  # numpy, which a session's start can do without
-
+def _going_on(settings: Settings, id: str, state: SessionState) -> SessionRecord:
+    """A session that has not ended; one that has says when."""
     with connect(settings.database) as connection:
         found = sessions.get(connection, id)
-        if found.state in sessions.ENDED:
-            return sessions.move(connection, found.id, state)  # raises, and says when it ended
+        return found if found.state not in sessions.ENDED else sessions.move(connection, found.id, state)
+
+
+def _close(settings: Settings, going_on: Sequence[SessionRecord], issuer: Issuer | None) -> None:
+    """Takes the keys of sessions, so that nothing new begins."""
     with opened(settings.database) as engine:
-        (issuer or issuer_of(engine, found.metadata.get("litellm"))).revoke(found.id)
-    drained = drain(settings, found.id, drain_s)
+        for found in going_on:
+            (issuer or issuer_of(engine, found.metadata.get("litellm"))).revoke(found.id)
+
+
+def _move(
+    settings: Settings,
+    ids: Sequence[str],
+    state: SessionState,
+    outcomes: Sequence[Outcome],
+    undrained: set[str],
+    *,
+    strict: bool = True,
+) -> list[SessionRecord]:
+    """Writes outcomes and rollups; where it is not strict, a session that ended meanwhile is left out."""
+    from melete.bench import rollups  # numpy, which a session's start can do without
+
+    ended = []
     with connect(settings.database) as connection:
-        fields = outcome.fields()
-        if not drained:
-            fields["metadata"]["undrained"] = True
-        ended = sessions.move(connection, found.id, state, **fields)
-        rollups.finalise(connection, found.id)
-    workspace.remove(settings, found.id, keep_work=keep_work)
+        for id, outcome in zip(ids, outcomes, strict=True):
+            fields = outcome.fields()
+            if id in undrained:
+                fields["metadata"]["undrained"] = True
+            with contextlib.nullcontext() if strict else contextlib.suppress(SessionError):
+                ended.append(sessions.move(connection, id, state, **fields))
+        rollups.compute(connection, [record.id for record in ended])
     return ended
 
 
@@ -336,14 +377,13 @@ def issuer_of(engine: Engine, litellm: str | None) -> Issuer:
     return LiteLLMIssuer(engine, litellm, os.environ[ADMIN_KEY])
 
 
-def drain(settings: Settings, id: str, wait_s: float) -> bool:
-    """Reads the spool until nothing that a session began is still open; False if that took longer than `wait_s`."""
+def drain(settings: Settings, ids: Sequence[str], wait_s: float) -> set[str]:
+    """Reads the spool until nothing that sessions began is open; returns those for which `wait_s` was too short."""
     deadline = time.monotonic() + wait_s
     while True:
         spool.collect(settings)
         with connect(settings.database) as connection:
-            if not ingest.open_requests(connection, id):
-                return True
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.1)
+            left = {id for id in ids if ingest.open_requests(connection, id)}
+        if not left or time.monotonic() >= deadline:
+            return left
+        time.sleep(0.05)
