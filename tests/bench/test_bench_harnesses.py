@@ -199,7 +199,7 @@ def write_files(hand: AtHand, name: str, model: str, checker: dict[str, Any]) ->
         },
         f"task_cards/try_{name}": {
             "description": "A try.", "prompt": PROMPT, "files": {"README.md": "A try.\n"},
-            "checker": checker, "timeout_s": 120,
+            "checker": checker, "timeout_s": 300,
         },
     }  # fmt: skip
     for path, content in files.items():
