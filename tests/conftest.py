@@ -17,6 +17,13 @@ from postgres_at_hand import postgres, store  # noqa: F401  fixtures for every r
 from trial_runs import TRIAL
 
 
+def pytest_sessionfinish() -> None:
+    """Ends the gateway that the tests of this worker have shared, if any has asked for it."""
+    shared = sys.modules.get("gateway_at_hand")
+    if shared is not None:
+        shared.end()
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> settings.Settings:
     """Settings of an empty home folder, also seen by child processes through `MELETE_HOME`."""

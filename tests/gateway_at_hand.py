@@ -18,7 +18,6 @@ used), `echo-messages` (the same as an Anthropic server). `hand.upstream.play(Sc
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import shutil
@@ -50,6 +49,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/messages": {"messages": [{"role": "user", "content": SAID}], "max_tokens": 64},
 }
 """Endpoint to the body of a question that the upstream repeats."""
+
+
+_LENT = ExitStack()
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,11 @@ def at_hand() -> AtHand:
     return started
 
 
+def end() -> None:
+    """Ends what this worker's tests have shared; `conftest` calls it when the last test has run."""
+    _LENT.close()
+
+
 @cache
 def _started() -> AtHand | GatewayError:
     """The gateway, or why it did not start: that is not tried again for every test."""
@@ -196,12 +203,10 @@ def _started() -> AtHand | GatewayError:
     settings = settings_in(home)
     upstream = Echo(keep=KEPT_REQUESTS).__enter__()
 
-    stack = ExitStack()
-    stack.callback(shutil.rmtree, home, ignore_errors=True)
-    stack.callback(upstream.__exit__)
-    atexit.register(stack.close)
+    _LENT.callback(shutil.rmtree, home, ignore_errors=True)
+    _LENT.callback(upstream.__exit__)
     try:
-        gateway = stack.enter_context(process.here(settings, providers(upstream.url)))
+        gateway = _LENT.enter_context(process.here(settings, providers(upstream.url)))
     except GatewayError as error:
         return error
     return AtHand(settings, gateway, upstream)
