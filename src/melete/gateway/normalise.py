@@ -132,7 +132,9 @@ def _status(end: Event, said: dict[str, Any]) -> tuple[str, str | None]:
 
 def _attempts(status: str, told: int | None, seen: int) -> int:
     """Tries at an upstream: as many as were told or seen; one where an answer came and nobody counted."""
-    return max(told or 0, seen) or (1 if status in ("ok", "error", "client_abort") else 0)
+    if told is not None or seen:
+        return max(told or 0, seen)
+    return 1 if status in ("ok", "error", "client_abort") else 0
 
 
 def _times(
