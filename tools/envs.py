@@ -93,7 +93,7 @@ def main() -> int:
         for env in known.values():
             state = "current" if env.current else "not made" if not env.folder.exists() else "out of date"
             purpose = env.lock.read_text(encoding="utf-8").split("\n")[0].lstrip("# ")
-            print(f"{env.name:<18} {state:<12} {purpose}")
+            print(f"{env.name:<24} {state:<12} {purpose}")
         return 0
     wanted = [
         env
