@@ -171,18 +171,24 @@ def bootstrap_mean_interval(
     if len(array) >= MANY:
         half = normal_quantile(confidence) * float(array.std(ddof=1)) / math.sqrt(len(array))
         return float(array.mean()) - half, float(array.mean()) + half
-    means = resampling_weights(len(array), seed, resamples) @ array
+    means = resampled_sums(array, seed, resamples) / len(array)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 
+def resampled_sums(array: Array, seed: int, resamples: int) -> Array:
+    """(resamples,) sums of as many values, drawn from `array` (N,) with replacement; the same draws for the same N."""
+    return np.asarray(_draws(len(array), seed, resamples) @ array, dtype=np.float64)
+
+
 @lru_cache(maxsize=2)
-def resampling_weights(count: int, seed: int, resamples: int) -> Array:
-    """(resamples, count) share of each value in each resample; kept, as figures of one comparison ask alike."""
+def _draws(count: int, seed: int, resamples: int) -> npt.NDArray[np.uint8]:
+    """(resamples, count) how often each value is drawn; kept, as the figures of one comparison ask alike."""
     picks = np.random.default_rng(seed).integers(0, count, size=(resamples, count))
     picks += np.arange(resamples)[:, None] * count
-    return np.bincount(picks.ravel(), minlength=resamples * count).reshape(resamples, count) / count
+    counted = np.bincount(picks.ravel(), minlength=resamples * count)
+    return np.minimum(counted, 255).astype(np.uint8).reshape(resamples, count)
 
 
 def normal_quantile(confidence: float) -> float:

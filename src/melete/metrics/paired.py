@@ -177,12 +177,12 @@ def share_of_flips(extreme: npt.NDArray[np.bool_]) -> float:
 
 
 @lru_cache(maxsize=2)
-def flips(count: int, seed: int) -> Array:
+def flips(count: int, seed: int) -> npt.NDArray[np.int8]:
     """Signs of pairs, a row each time: all of them for few pairs, else (FLIPS, count) random ones; they are kept."""
     if count <= EXACT_PAIRS:
-        return np.array(list(itertools.product((-1.0, 1.0), repeat=count)))
+        return np.array(list(itertools.product((-1, 1), repeat=count)), dtype=np.int8)
     coins = np.random.default_rng(seed).integers(0, 2, size=(FLIPS, count), dtype=np.int8)
-    return coins.astype(np.float64) * 2 - 1
+    return np.asarray(2 * coins - 1, dtype=np.int8)
 
 
 def _needed(change: Array, confidence: float, binary: bool) -> int | None:

@@ -19,7 +19,7 @@ from melete.metrics.intervals import (
     Values,
     bootstrap_mean_interval,
     finite,
-    resampling_weights,
+    resampled_sums,
 )
 from melete.metrics.paired import Comparison, concluded, flips, share_of_flips, sign_flip_p
 
@@ -104,8 +104,7 @@ def _parts(top: Values, bottom: Values) -> tuple[Array, Array]:
 
 def _resampled(top: Array, bottom: Array, seed: int) -> Array:
     """(RESAMPLES,) ratios, infinite where a resample has no bottom."""
-    weights = resampling_weights(len(top), seed, RESAMPLES)
-    above, below = weights @ top, weights @ bottom
+    above, below = (resampled_sums(part, seed, RESAMPLES) for part in (top, bottom))
     ratios = np.full(RESAMPLES, np.inf)
     np.divide(above, below, out=ratios, where=below > 0)
     return ratios

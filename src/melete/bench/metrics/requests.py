@@ -7,7 +7,7 @@ from melete.bench.metric import PerTask
 
 
 def _accepted(columns: Columns) -> Array:
-    return columns.counts - np.nan_to_num(columns.total(columns.has_status("refused")))
+    return columns.counts.astype(np.float64) - np.nan_to_num(columns.total(columns.has_status("refused")))
 
 
 METRIC = PerTask(
