@@ -48,6 +48,14 @@ def test_status_of_a_gateway_that_died_is_down(call: Call, home: Settings) -> No
     assert "The gateway is down." in call("gateway", "status")[1]
 
 
+def test_status_of_a_gateway_that_did_not_start_says_why(call: Call, home: Settings) -> None:
+    trouble = "ended with exit code 3"
+    state.write(home, state.State("failed", 1, "127.0.0.1", 4000, "d", 0.0, "1", trouble=trouble))
+    out = call("gateway", "status")[1]
+    assert "The gateway did not start." in out
+    assert trouble in out
+
+
 def test_down_where_nothing_is_up_is_no_error(call: Call) -> None:
     assert call("gateway", "down")[:2] == (0, "No gateway was up.\n")
 

@@ -191,6 +191,19 @@ def test_alive_while_the_lock_is_held_tells_what_the_file_says(settings: Setting
     assert state.alive(settings) is None
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:4000"),
+        ("0.0.0.0", "http://127.0.0.1:4000"),
+        ("::", "http://[::1]:4000"),
+        ("::1", "http://[::1]:4000"),
+    ],
+)
+def test_url_is_one_that_clients_of_this_machine_can_use(host: str, url: str) -> None:
+    assert account(host=host).url == url
+
+
 def test_claim_by_a_second_supervisor_is_refused(settings: Settings) -> None:
     held = state.claim(settings)
     assert held is not None

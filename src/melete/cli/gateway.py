@@ -96,7 +96,8 @@ def status(as_json: bool) -> None:
     if as_json:
         print_json({"state": found.state, "gateway": found.gateway, "account": account})
         return
-    click.echo(f"The gateway is {found.state}.")
+    words = {"failed": "did not start"}.get(found.state, f"is {found.state}")
+    click.echo(f"The gateway {words}.")
     if account is None or found.state == "down":
         click.echo("Start it with: melete gateway up")
         return

@@ -79,9 +79,8 @@ class Housekeeping:
                 if troubled:
                     self._log.say("the database is back")
                 troubled = False
-            except (
-                Exception
-            ) as error:  # the boundary of the thread: whatever it was, the next second tries again
+            # The boundary of the thread: whatever it was, the next turn tries again.
+            except Exception as error:
                 if not troubled:
                     self._log.say(f"housekeeping waits: {error.__class__.__name__}")
                 troubled = True
