@@ -304,6 +304,17 @@ def test_response_id_forged_for_another_deployment_leads_nowhere(hand: AtHand) -
         assert row["deployment"] in ("echo/echo", None)
 
 
+def test_response_of_another_session_or_model_is_not_continued_by_it(hand: AtHand) -> None:
+    first, second = hand.session(models=("echo", "echo-chat")), hand.session(models=("echo",))
+    said = {"model": "echo-chat", "input": "hello"}
+    id = json.loads(ask(hand, "/v1/responses", first.headers, said)[1])["id"]
+    follow = {"model": "echo", "input": "and?", "previous_response_id": id}
+    assert ask(hand, "/v1/responses", first.headers, follow)[0] == 200
+    assert ask(hand, "/v1/responses", second.headers, follow)[0] == 403
+    assert [row["deployment"] for row in hand.requests(first.id, 2)] == ["echo-chat/echo-chat", "echo/echo"]
+    assert [row["status"] for row in hand.requests(second.id, 1)] == ["error"]
+
+
 def test_client_that_asks_for_retries_gets_one_try(hand: AtHand) -> None:
     session = hand.session()
     body = {**SAID, "messages": [{"role": "user", "content": "hello"}], "num_retries": 3, "max_retries": 3}

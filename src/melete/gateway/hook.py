@@ -56,6 +56,7 @@ async def user_api_key_auth(request: Any, api_key: str) -> UserAPIKeyAuth:
     return UserAPIKeyAuth(
         api_key=known.key_hash,
         key_alias=known.session,
+        user_id=known.session,
         models=list(known.models),
         allowed_routes=["llm_api_routes"],
     )
