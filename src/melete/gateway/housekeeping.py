@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from melete.errors import MeleteError
+from melete.errors import ServerError
 from melete.gateway import logs
 from melete.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+    from melete.gateway.exporter import Exporter
 
 EVERY_S = 1.0
 TROUBLED_S = 5.0
@@ -28,32 +30,30 @@ class Housekeeping:
     """The thread and the page, for a `with` block.
 
     Attributes:
-        metrics_url: of our page of metrics; None where it could not be served.
+        metrics_url: of our page of metrics.
+
+    Raises:
+        StorageError: the database cannot be used.
     """
 
     def __init__(self, settings: Settings, log: logs.Log) -> None:
         self._settings, self._log = settings, log
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
-        self.metrics_url: str | None = None
-        self._exporter: Any = None
+        self.metrics_url = ""
+        self._exporter: Exporter | None = None
         self._purged_s = 0.0
 
     def __enter__(self) -> Housekeeping:
-        for port in (METRICS_PORT, 0):
-            self._exporter = self._exporter or self._serve_metrics(port)
-        self.metrics_url = self._exporter.url if self._exporter else None
-        self._thread.start()
-        return self
-
-    def _serve_metrics(self, port: int) -> Any:
         from melete.gateway import exporter
 
         try:
-            return exporter.serve(self._settings, port)
-        except MeleteError as error:
-            self._log.say(f"page of metrics: {error.found}")
-            return None
+            self._exporter = exporter.serve(self._settings, METRICS_PORT)
+        except ServerError:
+            self._exporter = exporter.serve(self._settings, 0)
+        self.metrics_url = self._exporter.url
+        self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
