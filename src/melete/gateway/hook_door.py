@@ -1,9 +1,8 @@
-"""The door of the proxy: an ASGI layer around LiteLLM that admits, cleans, records, and reads what goes back.
+"""The door of the proxy: an ASGI layer around LiteLLM that admits requests, cleans them and has them recorded.
 
 Nothing reaches LiteLLM but a request of a live session, to one of a few paths, with headers and parameters from
 allow-lists and without the session's key: LiteLLM never sees a secret of ours. Refusals are answered here, in the
-form that clients of the endpoint expect. The model list is answered here too, as it is the session's own. What is
-sent back is passed on unchanged, chunk by chunk; headers that tell of LiteLLM's inside are left out.
+form that clients of the endpoint expect. The model list is answered here too, as it is the session's own.
 """
 
 from __future__ import annotations
@@ -12,21 +11,18 @@ import asyncio
 import hashlib
 import hmac
 import json
-import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from melete.gateway import hook_request
-from melete.gateway.hook_answer import LARGEST_FRAME, Answer
+from melete.gateway.hook_answer import Answer
 from melete.gateway.hook_keys import Admission, Keys, Refusal
-from melete.gateway.hook_record import Exchange, Recorder, class_of
+from melete.gateway.hook_record import Exchange, Recorder
+from melete.gateway.hook_wire import Back, Message, Receive, Send, Wire, with_our_headers
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 BODY_WAIT_S = 120.0
@@ -36,15 +32,10 @@ HEALTH = frozenset({"/health/liveliness", "/health/liveness", "/health/readiness
 METRICS = frozenset({"/metrics", "/metrics/"})
 INNER_KEY = b"Bearer sk-admitted-by-the-door"
 """What LiteLLM gets in place of the session's key; on its own it opens nothing."""
-BACK = frozenset({
-    b"content-type", b"content-length", b"cache-control", b"retry-after", b"retry-after-ms", b"x-should-retry",
-})  # fmt: skip
-BACK_PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
 ANTHROPIC_TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
 }  # fmt: skip
-_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -166,7 +157,7 @@ class Door:
         inner = _inner(scope, visit.path, headers, len(wire.body), hook_request.client_of(visit.headers))
         if visit.endpoint == "count":
             inside.set(Inside("count", admission.models, admission.session, admission.key_hash))
-            await self.application(inner, wire.receive, _with_our_headers(send))
+            await self.application(inner, wire.receive, with_our_headers(send))
             return
         exchange = Exchange(
             admission=admission,
@@ -223,95 +214,6 @@ class Door:
         inside.set(Inside("warm", (self.warm_model,)))
         headers, _ = hook_request.clean_headers(scope["headers"])
         await self.application(_inner(scope, visit.path, headers, len(wire.body)), wire.receive, send)
-
-
-class Wire:
-    """The client's end of a request: hands the cleaned body in once, and tells when the client has left."""
-
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self.body = body
-        self.left = asyncio.Event()
-        self._receive = receive
-        self._handed = False
-
-    async def receive(self) -> Message:
-        """What LiteLLM receives."""
-        if not self._handed:
-            self._handed = True
-            return {"type": "http.request", "body": self.body, "more_body": False}
-        await self.left.wait()
-        return {"type": "http.disconnect"}
-
-    async def watch(self) -> None:
-        """Waits until the client leaves."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.left.set()
-
-
-class Back:
-    """Passes an answer on and reads it; the end of the request is written before its last bytes leave."""
-
-    def __init__(self, exchange: Exchange, recorder: Recorder, wire: Wire, send: Send) -> None:
-        self.exchange = exchange
-        self._recorder = recorder
-        self._wire = wire
-        self._send = send
-        self.streaming = False
-        self._status: int | None = None
-        self._whole: list[bytes] = []
-        self._size = 0
-        exchange.answer.keep_text = exchange.admission.content
-
-    async def send(self, message: Message) -> None:
-        """What LiteLLM sends."""
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            headers = {name.lower(): value for name, value in message["headers"]}
-            self.streaming = headers.get(b"content-type", b"").startswith(b"text/event-stream")
-            _read_headers(self.exchange, headers)
-            message = {**message, "headers": _headers_back(message["headers"], self.exchange.id)}
-        elif message["type"] == "http.response.body" and not self.exchange.ended:
-            self._body(message.get("body", b""), last=not message.get("more_body", False))
-        await self._send(message)
-
-    def broken(self, status: str) -> None:
-        """Ends the record of a request whose answer did not come to its end."""
-        if not self.exchange.ended:
-            self._end(status, None if status in ("client_abort", "interrupted") else "other")
-
-    def _body(self, data: bytes, *, last: bool) -> None:
-        answer = self.exchange.answer
-        now_s = time.monotonic()
-        if self.streaming:
-            answer.feed(data, now_s)
-            if answer.done or answer.error or last:
-                self._finish()
-            return
-        self._size += len(data)
-        if self._size <= LARGEST_FRAME:
-            self._whole.append(data)
-        if last:
-            answer.read(b"".join(self._whole), now_s)
-            self._finish()
-
-    def _finish(self) -> None:
-        exchange = self.exchange
-        answer = exchange.answer
-        status = self._status or 500
-        if self._wire.left.is_set():
-            self._end("client_abort", None)
-        elif answer.error is not None or status >= 400:
-            told, code = answer.error or ("", None)
-            failed = exchange.attempts[-1].error_class if exchange.attempts else None
-            self._end("error", failed or class_of(code if status < 400 else status, told))
-        elif exchange.cut or (self.streaming and not answer.done):
-            self._end("error", "connection")
-        else:
-            self._end("cache_hit" if exchange.cached else "ok", None)
-
-    def _end(self, status: str, error_class: str | None) -> None:
-        self._recorder.end(self.exchange, status, self._status, error_class)
 
 
 def _path(scope: Message) -> str:
@@ -412,44 +314,3 @@ async def _answer(send: Send, status: int, document: dict[str, Any]) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": data, "more_body": False})
-
-
-def _read_headers(exchange: Exchange, headers: dict[bytes, bytes]) -> None:
-    """What LiteLLM tells of a call in the headers of its answer."""
-    exchange.call_id = _plain(headers.get(b"x-litellm-call-id"))
-    exchange.overhead_ms = _number(headers.get(b"x-litellm-overhead-duration-ms"))
-    exchange.cost_header = _number(headers.get(b"x-litellm-response-cost"))
-    exchange.cached = b"x-litellm-cache-key" in headers
-    for name in (b"llm_provider-x-request-id", b"llm_provider-request-id", b"llm_provider-x-ms-request-id"):
-        exchange.upstream_request_id = exchange.upstream_request_id or _plain(headers.get(name))
-
-
-def _headers_back(headers: Any, id: str | None) -> list[tuple[bytes, bytes]]:
-    passed = [
-        (name, value)
-        for name, value in headers
-        if name.lower() in BACK or name.lower().startswith(BACK_PREFIXES)
-    ]
-    own = [] if id is None else [(b"x-request-id", id.encode()), (b"request-id", id.encode())]
-    return [*passed, *own]
-
-
-def _with_our_headers(send: Send) -> Send:
-    async def cleaned(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": _headers_back(message["headers"], None)}
-        await send(message)
-
-    return cleaned
-
-
-def _plain(value: bytes | None) -> str | None:
-    text = (value or b"").decode("latin-1")
-    return text if _PLAIN_ID.fullmatch(text) else None
-
-
-def _number(value: bytes | None) -> float | None:
-    try:
-        return float(value) if value is not None else None
-    except ValueError:
-        return None
