@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from bench import own_bench
 from melete.bench import batch, play, rollups
 from melete.bench.folder import Bench, check
-from melete.bench.outcome import Outcome
 from melete.bench.play import Order, Schedule
 from melete.errors import ConfigError, SessionError, UnknownNameError
 from melete.gateway import entities, sessions
@@ -205,6 +204,18 @@ def test_play_stopped_in_the_middle_aborts_what_is_under_way(home: Settings, tmp
     assert SessionState.LIVE not in states
 
 
+def test_play_batch_on_cards_with_checkers_is_judged_by_them_and_not_by_the_harness(
+    home: Settings, tmp_path: Path
+) -> None:
+    cards = {
+        "task_cards_open": "prompt: Print it.\nchecker: {expected_text: {text: printed}}\n",
+        "experiments_both": "variants: [one]\ntask_cards: [say, open]\nlimits: {timeout_s: 30}\n",
+    }
+    ended = played(bench(home, tmp_path, **cards))
+    assert [(one.solved, one.outcome_source) for one in ended] == [(True, "checker")] * 2
+    assert {one.metadata["self_reported"]["tokens_in"] for one in ended} == {9}
+
+
 def test_play_command_harness_is_judged_by_the_checker(home: Settings, tmp_path: Path) -> None:
     experiment = "variants: [one, two]\ntask_cards: [say]\nlimits: {timeout_s: 30}\n"
     settings = own_bench.settings_with(home, tmp_path, experiments_both=experiment)
@@ -281,15 +292,15 @@ def test_pinned_bench_changes_no_file_of_the_user(home: Settings, tmp_path: Path
 def test_parse_any_line_is_a_result_or_nothing(line: bytes) -> None:
     found = batch.parse(line)
     if found is not None:
-        session, outcome = found
+        session, answer = found
         assert isinstance(session, str)
-        assert isinstance(outcome, Outcome)
-        assert dataclasses.asdict(outcome)["source"] == "harness"
+        assert answer.outcome.source == "harness"
+        assert isinstance(answer.output, str | None)
 
 
 @pytest.mark.parametrize("score", [1.5, -0.1, 10**400, "NaN", True, None, [1]])
 def test_parse_score_that_is_none_is_left_out(score: object) -> None:
     found = batch.parse(json.dumps({"session": "s", "solved": 1, "score": score}).encode())
     assert found is not None
-    assert found[1].score in (None, 1.0)
-    assert found[1].solved is None
+    assert found[1].outcome.score in (None, 1.0)
+    assert found[1].outcome.solved is None

@@ -1,7 +1,10 @@
 """A harness that plays many sessions in one process: a JSON line for each task goes in, one with its result comes out.
 
-    in    {"session": id, "environment": {"OPENAI_BASE_URL": …}, "task": {…}}
-    out   {"session": id, "solved": true, "score": 0.9, "note": "", "self_reported": {"tool_calls": 3}}
+    in    {"session": id, "environment": {"OPENAI_BASE_URL": …}, "task": {"prompt": …, "workdir": …}}
+    out   {"session": id, "solved": true, "score": 0.9, "note": "", "output": "42", "self_reported": {"tool_calls": 3}}
+
+A task of a scenario names it instead (`scenario`, `split`, `number`), and the harness judges it by the scenario's
+criteria. Where a card has a checker, that decides, by the working copy and by `output`, and not the harness.
 
 So eighty sessions do not start eighty Pythons. The process inherits no secret; each line brings the key of its own
 session. It ends when its input ends, and so with the process that started it. What it prints on stderr is shown in part
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from melete.bench import inheritance
 from melete.bench.exec import end_group
@@ -30,8 +34,17 @@ from melete.errors import ConfigError, MeleteError, SessionError
 from melete.records import SessionRecord
 from melete.settings import Settings
 
-Results = queue.SimpleQueue[tuple[str, Outcome | SessionRecord | MeleteError | None]]
-"""What comes back of sessions: an outcome, a session that has ended already, or why it could not be played."""
+
+@dataclass(frozen=True)
+class Answer:
+    """What a harness says of a session, and what it printed for a checker to look at."""
+
+    outcome: Outcome
+    output: str | None = None
+
+
+Results = queue.SimpleQueue[tuple[str, Answer | SessionRecord | MeleteError | None]]
+"""What comes back of sessions: an answer, a session that has ended already, or why it could not be played."""
 END_S = 5.0
 LONGEST_LINE = 1_000_000
 
@@ -42,7 +55,7 @@ class Batch:
     Args:
         settings: home folder and data, which a harness of ours needs too.
         profile: its command and environment.
-        results: where (session, outcome) are put as they come, and at the end (name of the profile, None).
+        results: where (session, answer) are put as they come, and at the end (name of the profile, None).
 
     Raises:
         ConfigError: there is no such program.
@@ -82,7 +95,11 @@ class Batch:
             SessionError: it has ended.
         """
         lines = [
-            {"session": one.session.id, "environment": one.environment, "task": {**one.task, "seed": seed}}
+            {
+                "session": one.session.id,
+                "environment": one.environment,
+                "task": {**one.task, "seed": seed, "workdir": str(one.workdir)},
+            }
             for one in opened
         ]
         assert self._child.stdin is not None
@@ -128,19 +145,21 @@ class Batch:
         self._results.put((self.profile.name, None))
 
 
-def parse(line: bytes) -> tuple[str, Outcome] | None:
-    """A line of a harness as session and outcome; None if it is no result."""
+def parse(line: bytes) -> tuple[str, Answer] | None:
+    """A line of a harness as session and answer; None if it is no result."""
     try:
         row = json.loads(line)
         if not isinstance(row, dict) or not isinstance(row["session"], str):
             return None
         score, solved, reported = row.get("score"), row.get("solved"), row.get("self_reported")
-        return row["session"], Outcome(
+        outcome = Outcome(
             "harness",
             solved=solved if isinstance(solved, bool) else None,
             score=float(score) if isinstance(score, int | float) and 0 <= score <= 1 else None,
             note=str(row.get("note") or ""),
             self_reported=reported if isinstance(reported, dict) else {},
         )
+        output = row.get("output")
+        return row["session"], Answer(outcome, output if isinstance(output, str) else None)
     except (ValueError, KeyError, RecursionError):
         return None

@@ -18,11 +18,13 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from melete.bench import attempt, pinned, planned, serving, session
-from melete.bench.batch import Batch, Results
+from melete.bench.batch import Answer, Batch, Results
+from melete.bench.checkers import Evidence
+from melete.bench.exec import Ended
 from melete.bench.experiment import Experiment
 from melete.bench.folder import Bench
 from melete.bench.outcome import Outcome
@@ -254,6 +256,8 @@ class _Playing:
             self._running[one.session.id] = _Running(one, deadline_s, by_batch)
             if not by_batch:
                 self._threads.submit(self._play_one, one)
+            elif one.card.card.scenario is None:
+                attempt.prepare(one)
         for profile, batch in self._batches.items():
             batch.play([one for one in opened if one.profile.name == profile], self._plan.order.seed)
 
@@ -278,8 +282,12 @@ class _Playing:
             running = self._running.pop(name, None)
             if running is None:
                 continue  # an answer that came too late, or twice
-            if isinstance(came, Outcome):
-                outcomes[name] = came
+            if isinstance(came, Answer):
+                try:
+                    outcomes[name] = _judged(running.opened, came)
+                except MeleteError as error:  # no sandbox for the checker
+                    session.abort(self._settings, name, "could not be judged")
+                    failure = failure or error
             elif isinstance(came, MeleteError):
                 failure = failure or came
             else:
@@ -311,3 +319,15 @@ class _Playing:
         for batch in self._batches.values():
             batch.close()
         self._threads.shutdown(cancel_futures=True)
+
+
+def _judged(opened: Opened, answer: Answer) -> Outcome:
+    """The outcome of a session of a batch: by the card's checker if it has one, else as the harness says.
+
+    Raises:
+        SandboxError: the checker needs the sandbox, which could not be set up.
+    """
+    if not opened.card.card.checker:
+        return answer.outcome
+    outcome = attempt.judged(opened, Evidence(opened.workdir, answer.output), Ended(0, "exited", 0.0))
+    return replace(outcome, self_reported=answer.outcome.self_reported)
