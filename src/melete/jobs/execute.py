@@ -34,6 +34,8 @@ from melete.runs.run import Run
 from melete.runs.seeding import seed_all
 from melete.settings import Settings
 
+Main = Callable[[Any, Run], None]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -44,6 +46,8 @@ class Options:
     limit_batches: int | None = None
     job: str | None = None
     step_name: str | None = None
+    carry_out: Main | None = None
+    """What to call in place of the process's own `main`, such as one that lets another machine do it."""
 
 
 def execute(
@@ -72,7 +76,7 @@ def execute(
     limit = options.limit_batches
     if rank() > 0:
         record = RunRecord("silent", process, RunState.RUNNING, time.time())
-        return _execute(None, record, config, Run(None, limit_batches=limit), options.settings)
+        return _execute(None, record, config, Run(None, limit_batches=limit), options)
     path, record = folders.create(
         options.settings,
         process,
@@ -84,7 +88,7 @@ def execute(
     write_config(path, config)
     if opened is not None:
         opened(record.id)
-    return _execute(path, record, config, Run(path, limit_batches=limit), options.settings)
+    return _execute(path, record, config, Run(path, limit_batches=limit), options)
 
 
 def resume(path: Path, options: Options | None = None) -> RunRecord:
@@ -100,10 +104,10 @@ def resume(path: Path, options: Options | None = None) -> RunRecord:
     config = parse_config(record.process, read_config(path))
     if rank() > 0:
         silent = Run(None, limit_batches=record.limit_batches, resuming=True, source=path)
-        return _execute(None, record, config, silent, options.settings)
+        return _execute(None, record, config, silent, options)
     _refuse_if_nothing_to_resume(record)
     run = Run(path, limit_batches=record.limit_batches, resuming=True)
-    return _execute(path, record, config, run, options.settings)
+    return _execute(path, record, config, run, options)
 
 
 def _refuse_if_nothing_to_resume(record: RunRecord) -> None:
@@ -120,11 +124,11 @@ def _refuse_if_nothing_to_resume(record: RunRecord) -> None:
 
 
 def _execute(
-    path: Path | None, record: RunRecord, config: ProcessConfig, run: Run, settings: Settings
+    path: Path | None, record: RunRecord, config: ProcessConfig, run: Run, options: Options
 ) -> RunRecord:
     """Calls `main` between a begin and an end that the run folder keeps; a silent run (no path) keeps nothing."""
     state = RunState.FAILED
-    index = Index(path, settings)
+    index = Index(path, options.settings)
     with beating(path, index.note) if path else nullcontext(), stop_signals(run):
         _begin(path, record, run)
         try:
@@ -133,7 +137,8 @@ def _execute(
                 provenance.record(path, seed=config.seed)
                 write_plan(path, record.process, config)
             seed_all(config.seed, rank())
-            find.process(record.process).main(config, run)
+            main = options.carry_out or find.process(record.process).main
+            main(config, run)
             state = RunState.STOPPED if run.stopping else RunState.SUCCEEDED
         except KeyboardInterrupt:
             state = RunState.STOPPED

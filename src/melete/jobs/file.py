@@ -7,6 +7,8 @@
         config: {depth: 4}
       - process: llm.sft
         config: {base: "@base"}     # the run of an earlier process of this job
+        after: [base]               # in the queue: what it waits for, the process before it by default
+        needs: {device: cuda}       # in the queue: what it takes up, one slot of the worker by default
 
 Each error names `file:line: key`, what was found and what is allowed; `melete.documents` reads the file.
 """
@@ -14,7 +16,7 @@ Each error names `file:line: key`, what was found and what is allowed; `melete.d
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +24,28 @@ from melete import documents, find
 from melete.documents import Document, Place
 from melete.errors import ConfigError, JobFileError, UnknownNameError
 from melete.runs.process import config_class
+
+
+class Needs(BaseModel):
+    """What a process takes up while it runs in the queue."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    device: Literal["any", "cpu", "cuda"] = Field(
+        "any", description="Kind of slot: a GPU, the CPU, or a GPU where the worker has any."
+    )
+    slots: int = Field(1, ge=1, le=64, description="How many: GPUs, or CPU slots of the worker.")
+    resources: dict[str, float] = Field(
+        {}, description="Resources of a Ray node, such as {big_memory: 1}; only for the executor ray."
+    )
+    gpu: str = Field(
+        "", description="GPU target such as runpod:H100 or kubernetes:A100:8; only for the executor skypilot."
+    )
+    budget_usd: float = Field(
+        0.0,
+        ge=0,
+        description="The most that renting may be estimated to cost; only for the executor skypilot.",
+    )
 
 
 class Step(BaseModel):
@@ -37,6 +61,20 @@ class Step(BaseModel):
     )
     config: dict[str, Any] = Field({}, description="Values that differ from the process's defaults.")
     limit_batches: int | None = Field(None, ge=1, description="The most steps per loop.")
+    after: list[str] | None = Field(
+        None, description="Names of the processes that must have succeeded; the one before it by default."
+    )
+    needs: Needs = Field(
+        default_factory=lambda: Needs.model_validate({}),
+        description="What it takes up while it runs in the queue.",
+    )
+    executor: str = Field("local", description="How a worker carries it out: local, ray or skypilot.")
+    retries: int = Field(
+        1,
+        ge=0,
+        le=100,
+        description="How often it is tried again, from its checkpoint, if it dies or crashes.",
+    )
 
     @property
     def label(self) -> str:
@@ -66,6 +104,16 @@ def read(path: Path) -> JobFile:
         _check_step(document, number, step, earlier)
         earlier.append(step.label)
     return document.record
+
+
+def waits_for(job: JobFile) -> list[list[str]]:
+    """For each process the names of those that must have succeeded: `after`, and whose runs its config names."""
+    found = []
+    for number, step in enumerate(job.processes):
+        before = [job.processes[number - 1].label] if number else []
+        named = [name for value in step.config.values() for name in references(value)]
+        found.append(list(dict.fromkeys([*(before if step.after is None else step.after), *named])))
+    return found
 
 
 def substitute(config: dict[str, Any], runs: dict[str, str]) -> dict[str, Any]:
@@ -101,6 +149,16 @@ def _check_step(document: Document[JobFile], number: int, step: Step, earlier: l
     if step.label in earlier:
         problem = f"{step.label!r} is the name of an earlier process: give this one another name."
         raise _error(document, (*here, "name" if step.name else "process"), "name", problem)
+    try:
+        find.path("melete.jobs.executors", step.executor, "executor", ".py")
+    except UnknownNameError as error:
+        raise _error(document, (*here, "executor"), "executor", str(error)) from error
+    for name in step.after or ():
+        if name not in earlier:
+            known = f"Earlier processes: {', '.join(earlier) or 'none'}."
+            raise _error(
+                document, (*here, "after"), "after", f"no earlier process is named {name!r}. {known}"
+            )
     for key, value in step.config.items():
         for name in references(value):
             if name not in earlier:

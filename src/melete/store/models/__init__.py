@@ -13,6 +13,7 @@ from melete.store.models.entities import (
     TaskCardRow,
     VariantRow,
 )
+from melete.store.models.jobs import JobGpuRow, JobRow, JobStepRow, JobWorkerRow
 from melete.store.models.proof import ArtifactRow, MetricRollupRow
 from melete.store.models.requests import (
     RequestContentRow,
@@ -31,6 +32,10 @@ __all__ = [
     "CredentialRow",
     "ExperimentRow",
     "HarnessProfileRow",
+    "JobGpuRow",
+    "JobRow",
+    "JobStepRow",
+    "JobWorkerRow",
     "MetricRollupRow",
     "Model",
     "ProviderRow",
