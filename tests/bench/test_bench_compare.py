@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable
 
@@ -46,6 +47,29 @@ def test_comparison_of_a_clear_gain_says_so_with_its_direction(home: Settings) -
         r"a difference of \+[\d.]+ pp is shown with 12 pairs \(95% interval \+.* pp to \+.* pp\)",
         difference(made, "success")["sentence"],
     )
+
+
+def test_variants_that_did_the_same_differ_in_nothing(home: Settings) -> None:
+    draw = random.Random(1)
+    with connect(home.database) as connection:
+        sides = variant(connection, "before"), variant(connection, "after", model="large")
+        for card in range(15):
+            requests = [
+                {
+                    "latency_ms": draw.uniform(200, 900),
+                    "cost_usd": draw.random() / 7,
+                    "tokens_cached": draw.randrange(90),
+                }
+                for _ in range(draw.randint(1, 4))
+            ]
+            said = {"self_reported": {"tool_calls": card + 1, "tool_calls_ok": card}}
+            for own in sides:
+                play(connection, own, f"card/{card}", solved=card % 3 > 0, requests=requests, metadata=said)
+        (found,) = report.of_variants(connection, "before", "after")["comparisons"]
+    assert len(found["differences"]) >= 15
+    assert {row["difference"] for row in found["differences"]} == {0.0}
+    assert {row["verdict"] for row in found["differences"]} == {"none shown"}
+    assert {(row["low"], row["high"]) for row in found["differences"]} == {(0.0, 0.0)}
 
 
 def test_comparison_that_shows_nothing_says_how_many_pairs_would_be_needed(home: Settings) -> None:
