@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
@@ -356,3 +357,10 @@ def test_model_list_shows_the_session_its_own_models_only(hand: AtHand, lent: Le
     status, said = ask(hand, "/v1/models", lent.headers, None, "GET")
     assert (status, [model["id"] for model in json.loads(said)["data"]]) == (200, ["echo"])
     assert ask(hand, "/v1/models/echo-chat", lent.headers, None, "GET")[0] == 404
+
+
+def test_auth_refuses_what_did_not_come_through_the_door() -> None:
+    hook = pytest.importorskip("melete.gateway.hook", reason="LiteLLM is not installed")
+    with pytest.raises(hook.HTTPException) as refused:
+        asyncio.run(hook.user_api_key_auth(None, "sk-" + "a" * 43))
+    assert refused.value.status_code == 403
