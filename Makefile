@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml package.json
 	$(BIN)/python tools/vendor.py
 	@touch $(STAMP)
 
-envs: setup ## Environments of what cannot live beside our pins (CrewAI, Agent Lightning), for their tests
+envs: setup ## Environments of what cannot live beside our pins (LiteLLM, harnesses, CrewAI, Agent Lightning), for their tests
 	$(BIN)/python tools/envs.py --tests
 
 demo: export OMP_NUM_THREADS := $(shell nproc 2>/dev/null || echo 2)
