@@ -147,8 +147,12 @@ def test_keep_without_a_variant_takes_the_policy_version(
     (row,) = stored(home)
     assert entities.name_of(str(row.variant)) == "mine/v7"
     with connect(home.database) as connection:
-        document = entities.document(connection, "variant", str(row.variant))
-    assert document["parameters"]["run"] == recording.run.id
+        documents = {
+            kind: entities.document(connection, kind, str(getattr(row, kind)))
+            for kind in ("provider", "harness_profile", "variant", "experiment", "task_card")
+        }
+    assert documents["variant"]["parameters"]["run"] == recording.run.id
+    assert documents["task_card"]["scenario"]["split"] == "train"
 
 
 def test_keep_no_word_of_a_conversation_is_in_rows_or_spool(home: Settings, recording: Recording) -> None:

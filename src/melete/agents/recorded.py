@@ -38,6 +38,11 @@ Record = Literal["all", "exams", "none"]
 BATCH = 512
 """Episodes that are written together."""
 PROVIDER = "melete"
+PROVIDER_DOCUMENT = {
+    "name": PROVIDER,
+    "kind": PROVIDER,
+    "description": "The model itself, in the process that practises.",
+}
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ class Recording:
             "task_card": card,
             "attempt": self._attempt(variant, card),
             "harness_profile": self._harness(connection),
-            "provider": PROVIDER,
+            "provider": self._entity(connection, "provider", PROVIDER, PROVIDER_DOCUMENT),
             "model": self.model,
             "created_s": began_s,
             "started_s": began_s,
