@@ -262,6 +262,29 @@ def test_play_at_a_terminal_lends_it_to_the_harness_and_takes_it_back(settings: 
     os.close(terminal)
 
 
+def test_run_at_a_terminal_stops_with_a_harness_that_is_stopped_and_goes_on_with_it(tmp_path: Path) -> None:
+    import pty
+
+    script = "read go < /dev/tty; kill -TSTP $$; echo on > answer.txt"
+    leader, terminal = pty.openpty()
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom melete.bench import exec\n"
+        "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        f"sys.exit(exec.run(['sh', '-c', {script!r}], os.environ, Path({str(tmp_path)!r})).exit_code)\n"
+    )
+    child = subprocess.Popen([PYTHON, "-c", program], stdin=terminal, start_new_session=True)
+    os.write(leader, b"go\n")
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+    assert not (tmp_path / "answer.txt").exists()
+
+    os.kill(child.pid, signal.SIGCONT)
+
+    assert child.wait(60) == 0
+    assert (tmp_path / "answer.txt").read_text() == "on\n"
+    os.close(leader)
+    os.close(terminal)
+
+
 def test_inherited_puts_the_harness_s_own_programs_first(home: Settings, tmp_path: Path) -> None:
     profile = own_bench.FILES["harness_profiles/worker.yaml"] + "installed_in: mine\n"
     settings = own_bench.settings_with(home, tmp_path, harness_profiles_worker=profile)

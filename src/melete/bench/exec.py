@@ -214,17 +214,36 @@ def _foreground(child: subprocess.Popen[bytes], *, wanted: bool) -> Iterator[Non
     if wanted:
         with contextlib.suppress(OSError, ValueError):
             terminal = sys.stdin.fileno() if os.isatty(sys.stdin.fileno()) else None
-    if terminal is None or os.tcgetpgrp(terminal) != os.getpgrp():
+    own = threading.current_thread() is threading.main_thread()
+    if terminal is None or not own or os.tcgetpgrp(terminal) != os.getpgrp():
         yield
         return
     # Whoever is not in the foreground is stopped by SIGTTOU when it takes the terminal back.
-    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    handlers = {signal.SIGTTOU: signal.signal(signal.SIGTTOU, signal.SIG_IGN)}
+
+    def stop_too(number: int, frame: FrameType | None) -> None:
+        """Ctrl-Z stopped the harness: gives the terminal to the shell, and goes on with the harness when told to."""
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOHANG) is not None:
+                os.tcsetpgrp(terminal, os.getpgrp())
+                os.kill(os.getpid(), signal.SIGSTOP)
+                _lend(terminal, child)
+
     try:
-        with contextlib.suppress(OSError):
-            os.tcsetpgrp(terminal, child.pid)
-            _signal_group(child.pid, signal.SIGCONT)
+        _lend(terminal, child)
+        handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, stop_too)
+        stop_too(signal.SIGCHLD, None)  # it may have stopped before anybody listened
         yield
     finally:
         with contextlib.suppress(OSError):
             os.tcsetpgrp(terminal, os.getpgrp())
-        signal.signal(signal.SIGTTOU, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _lend(terminal: int, child: subprocess.Popen[bytes]) -> None:
+    """Puts the child's group into the foreground, if we are there, and wakes it."""
+    with contextlib.suppress(OSError):
+        if os.tcgetpgrp(terminal) == os.getpgrp():
+            os.tcsetpgrp(terminal, child.pid)
+        _signal_group(child.pid, signal.SIGCONT)
