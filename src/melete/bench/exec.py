@@ -87,7 +87,7 @@ def run(
         with _foreground(child, wanted=not quiet):
             reason = _wait(child, timeout_s)
     code = child.returncode
-    if reason == "exited" and (forwarded.signal or code == -signal.SIGINT):
+    if reason == "exited" and (forwarded.number or code == -signal.SIGINT):
         reason = "interrupted"
     output = caught.text() if caught else None
     return Ended(128 - code if code < 0 else code, reason, time.monotonic() - began_s, output)
@@ -162,18 +162,18 @@ class _Output:
 class _Forwarded:
     """Passes signals on to the group of a child; one that came before there was a child is passed on then."""
 
-    signal: int = 0
+    number: int = 0
     child: subprocess.Popen[bytes] | None = None
 
     def to(self, child: subprocess.Popen[bytes]) -> None:
         """Names the child."""
         self.child = child
-        if self.signal:
+        if self.number:
             self._pass_on(child)
 
     def came(self, number: int, frame: FrameType | None) -> None:
         """Handles a signal; a second one ends the group for good."""
-        again, self.signal = bool(self.signal), number
+        again, self.number = bool(self.number), number
         if self.child is not None:
             if again:
                 _signal_group(self.child.pid, signal.SIGKILL)
@@ -185,7 +185,7 @@ class _Forwarded:
             if child.poll() is None:
                 _signal_group(child.pid, signal.SIGKILL)
 
-        _signal_group(child.pid, self.signal)
+        _signal_group(child.pid, self.number)
         patience = threading.Timer(GRACE_S, lose_patience)
         patience.daemon = True
         patience.start()
