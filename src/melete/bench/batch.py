@@ -64,6 +64,7 @@ class Batch:
     def __init__(self, settings: Settings, profile: HarnessProfile, results: Results) -> None:
         self.profile = profile
         self._results = results
+        self._given: set[str] = set()
         values = {**dict.fromkeys(PLACEHOLDERS, ""), "python": sys.executable}
         environment = inheritance.inherited(profile, settings, os.environ)
         environment["MELETE_HOME"] = str(settings.home)
@@ -102,6 +103,7 @@ class Batch:
             }
             for one in opened
         ]
+        self._given.update(one.session.id for one in opened)
         assert self._child.stdin is not None
         try:
             self._child.stdin.write("".join(json.dumps(line) + "\n" for line in lines).encode())
@@ -140,7 +142,8 @@ class Batch:
         with contextlib.suppress(OSError, ValueError):  # closed meanwhile
             while line := self._child.stdout.readline(LONGEST_LINE):
                 result = parse(line)
-                if result is not None:
+                if result is not None and result[0] in self._given:
+                    self._given.remove(result[0])
                     self._results.put(result)
         self._results.put((self.profile.name, None))
 
