@@ -156,10 +156,9 @@ def test_killed_proxy_loses_nothing_that_a_client_saw(tmp_path: Path) -> None:
     need_litellm(settings)
     slow = Script(turns=[Reply(text="one two three four", delay=Delay(first_s=0.02, token_s=0.01))])
     with Echo(slow) as upstream:
-        gateway = process.up(settings, providers(upstream.url))
-        lent = lend(settings, ("echo",), expires_in_s=3600)
-        clients = load(gateway.port, lent.key)
-        try:
+        with process.here(settings, providers(upstream.url)) as gateway:
+            lent = lend(settings, ("echo",), expires_in_s=3600)
+            clients = load(gateway.port, lent.key)
             for kills in range(1, KILLS // 10 + 1):
                 before = sum(len(client.answered) for client in clients)
                 wait_for(lambda before=before: sum(len(client.answered) for client in clients) > before + 5)
@@ -172,6 +171,4 @@ def test_killed_proxy_loses_nothing_that_a_client_saw(tmp_path: Path) -> None:
             before = sum(len(client.answered) for client in clients)
             wait_for(lambda: sum(len(client.answered) for client in clients) > before + 5)
             stop(clients)
-        finally:
-            process.down(settings)
         assert check(settings, lent, clients) >= KILLS // 10 * 5

@@ -83,8 +83,9 @@ class Database(Protocol):
 
 def open_database(url: str) -> Database:
     """The database of a URL as SQLAlchemy writes it: `sqlite:///path` or `postgresql://…`."""
-    if url.startswith("sqlite:///"):
-        return Sqlite(Path(url.removeprefix("sqlite:///")))
+    file = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", url)
+    if file is not None:
+        return Sqlite(Path(file[1]))
     return Postgres(re.sub(r"^postgres(ql)?(\+psycopg)?://", "postgresql://", url))
 
 
