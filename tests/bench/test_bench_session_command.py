@@ -11,6 +11,7 @@ from pathlib import Path
 import own_bench
 import pytest
 
+from gateway_at_hand import need_litellm
 from melete.bench import session
 from melete.bench.outcome import Outcome
 from melete.settings import Settings
@@ -34,6 +35,22 @@ def test_start_without_a_gateway_says_how_to_start_it_and_prints_no_snippet(
     assert (code, out) == (8, "")
     assert "The gateway is not up" in err
     assert "melete gateway up" in err
+
+
+def test_start_with_up_and_a_provider_without_its_key_names_the_variable_and_opens_nothing(
+    home: Settings, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_litellm(home)
+    monkeypatch.setenv("MELETE_BENCH", str(tmp_path / "bench"))
+    monkeypatch.delenv("THE_KEY", raising=False)
+    provider = "kind: openai\napi_key: ${THE_KEY}\nmodels: {small: {}, large: {}}\n"
+    own_bench.write(tmp_path / "bench", providers_here=provider)
+
+    code, out, err = call("bench", "session", "start", "--variant", "one", "--task", "say", "--up")
+
+    assert (code, out) == (2, "")
+    assert "here needs THE_KEY" in err
+    assert json.loads(call("bench", "session", "list", "--json")[1]) == []
 
 
 def test_start_of_an_unknown_variant_names_the_known(settings: Settings, call: Call) -> None:
