@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,17 +27,31 @@ from postgres_at_hand import postgres, store  # noqa: F401
 CALL = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def file(home: Settings, tmp_path: Path) -> Path:
-    """The bundle of an experiment of six cards."""
-    with connect(home.database) as connection:
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an empty database, one with an experiment of six cards, and its bundle; each made once."""
+    folder = tmp_path_factory.mktemp("bundles")
+    with connect(f"sqlite:///{folder}/empty.db"):
+        pass
+    shutil.copy(folder / "empty.db", folder / "played.db")
+    with connect(f"sqlite:///{folder}/played.db") as connection:
         stored_sessions.experiment(connection, cards=6)
-        return bundle.write(connection, "support", tmp_path / "support.zip").path
+        bundle.write(connection, "support", folder / "support.zip")
+    return folder
 
 
 @pytest.fixture
-def elsewhere(home: Settings, tmp_path: Path) -> Settings:
+def file(home: Settings, templates: Path, tmp_path: Path) -> Path:
+    """The bundle of an experiment; the home that it is from is `home`."""
+    home.home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(templates / "played.db", home.home / "melete.db")
+    return Path(shutil.copy(templates / "support.zip", tmp_path))
+
+
+@pytest.fixture
+def elsewhere(home: Settings, templates: Path, tmp_path: Path) -> Settings:
     """Another home with an empty database."""
+    shutil.copy(templates / "empty.db", tmp_path / "elsewhere.db")
     return replace(home, database=f"sqlite:///{tmp_path}/elsewhere.db")
 
 
@@ -213,7 +228,7 @@ def test_bundle_with_random_bytes_changed_is_refused_or_gives_the_same_numbers(
     whole, draw = file.read_bytes(), random.Random(5)
     expected = contents(file)["report.json"].decode()
     refusals = 0
-    for _ in range(150):
+    for _ in range(80):
         data = bytearray(whole)
         for _ in range(draw.choice((1, 1, 3, 20))):
             data[draw.randrange(len(data))] = draw.randrange(256)
@@ -230,7 +245,7 @@ def test_bundle_with_random_bytes_changed_is_refused_or_gives_the_same_numbers(
             pass
         with connect(elsewhere.database) as connection:
             assert connection.scalar(select(func.count()).select_from(rollups.SESSIONS)) == 0
-    assert refusals > 100
+    assert refusals > 50
 
 
 class _Back(Exception):

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -48,11 +49,22 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.fixture
-def made(home: Settings) -> dict[str, Any]:
-    with connect(home.database) as connection:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A database with an experiment, and its report as text; made once."""
+    path = tmp_path_factory.mktemp("report") / "played.db"
+    with connect(f"sqlite:///{path}") as connection:
         stored_sessions.experiment(connection, cards=6, attempts=2)
-        return report.of_experiment(connection, "support")
+        return path, report.to_text(report.of_experiment(connection, "support"))
+
+
+@pytest.fixture
+def made(home: Settings, template: tuple[Path, str]) -> dict[str, Any]:
+    """The report of an experiment that stands in the database of `home`."""
+    home.home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(template[0], home.home / "melete.db")
+    loaded: dict[str, Any] = json.loads(template[1])
+    return loaded
 
 
 def rendered(name: str, made: dict[str, Any], folder: Path) -> bytes:
@@ -296,8 +308,6 @@ def test_report_does_not_depend_on_the_order_of_rows(home: Settings, tmp_path: P
 def test_html_in_a_browser_reads_under_the_pointer_fits_a_phone_and_asks_nobody(
     made: dict[str, Any], tmp_path: Path
 ) -> None:
-    import shutil
-
     playwright = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")
     if chromium is None:
