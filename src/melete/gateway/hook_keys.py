@@ -228,6 +228,8 @@ class Keys:
         Raises:
             Refusal: the session has sent as many requests, or cost as much, as it may.
         """
+        if admission.max_requests is None and admission.budget_usd is None:
+            return Spending()
         spent = self._spent.get(admission.session)
         if spent is None:
             spent = self._spent[admission.session] = await self._spending(admission)
@@ -241,8 +243,6 @@ class Keys:
         return spent
 
     async def _spending(self, admission: Admission) -> Spending:
-        if admission.max_requests is None and admission.budget_usd is None:
-            return Spending()
         try:
             row = await self.database.one(SPENT, admission.session)
         except DatabaseAway as error:
