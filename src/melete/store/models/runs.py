@@ -14,7 +14,12 @@ class RunRow(Model):
     """One run, as `run.json` and the end of `metrics.jsonl` tell it. Times are seconds since the epoch."""
 
     __tablename__ = "runs"
-    __table_args__ = (Index("runs_by_age", "created_s"), Index("runs_by_process", "process", "created_s"))
+    __table_args__ = (
+        Index("runs_by_age", "created_s"),
+        Index("runs_by_process", "process", "created_s"),
+        Index("runs_by_state", "state", "created_s"),
+        Index("runs_by_id", "id"),
+    )
 
     location: Mapped[str] = mapped_column(String(500), primary_key=True, doc="host:home folder")
     id: Mapped[str] = mapped_column(String(100), primary_key=True)
