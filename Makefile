@@ -26,7 +26,8 @@ envs: setup ## Environments of what cannot live beside our pins (LiteLLM, harnes
 	$(BIN)/python tools/envs.py --tests
 
 demo: export OMP_NUM_THREADS := $(shell nproc 2>/dev/null || echo 2)
-demo: setup ## Train a small language model from real text, teach it tools, let it practise a support desk (minutes)
+demo: setup ## Train a small language model from text, teach it tools, let it practise, prove that it got better (minutes)
+	$(BIN)/python tools/envs.py litellm
 	@mkdir -p .melete
 	$(BIN)/melete run examples/demo.yaml
 
