@@ -142,7 +142,7 @@ class Attempt:
         )
         path = self.settings.runs / step.run if step.run else None
         if path is not None and (path / "run.json").is_file():
-            record = folders.read(path)
+            record = self._silent(path)
             if record.state is RunState.SUCCEEDED:
                 return record  # it had ended, and could not tell
             print(f"Attempt {step.attempt}: continuing run {path.name}", flush=True)
@@ -151,6 +151,16 @@ class Attempt:
             print(f"The folder of run {path.name} is gone: a new run is started.", flush=True)
         config = job_file.substitute(step.config, work.runs)
         return execute(step.process, config, options, self._opened)
+
+    def _silent(self, path: Path) -> RunRecord:
+        """The run's record, once the process that had it before shows no sign of life any more.
+
+        One of another host, whose node was lost, may still look alive for as long as its last heartbeat counts.
+        """
+        until_s = time.monotonic() + folders.BEAT_LIMIT_S * 1.5
+        while (record := folders.read(path)).state is RunState.RUNNING and time.monotonic() < until_s:
+            time.sleep(claims.BEAT_S)
+        return record
 
     def _opened(self, run_id: str) -> None:
         """Writes the run down; a run that nobody may execute leaves no folder behind."""

@@ -370,6 +370,12 @@ def run_of(engine: Engine, job_id: str, number: int) -> str | None:
         return found
 
 
+def has_begun(engine: Engine, job_id: str, number: int) -> bool:
+    """Whether the child of a running process has begun; one that waits for a node has not."""
+    with engine.connect() as connection:
+        return connection.scalar(select(STEPS.c.pid).where(key_of(job_id, number))) is not None
+
+
 def is_current(engine: Engine) -> bool:
     """Whether the database is still at the schema that this program knows."""
     return database.revision(engine) == database.newest_revision()

@@ -55,9 +55,11 @@ def _slots(step: Step, alive: list[dict[str, Any]]) -> str:
     )
     device = step.needs["device"]
     if device == "cuda" and most_gpus < slots:
-        return f"needs {slots} GPU{'s' * (slots > 1)}, and the workers that are alive have {most_gpus or 'none'}"
+        return (
+            f"needs {slots} GPU{'s' * (slots > 1)}, and the workers that are alive have {most_gpus or 'none'}"
+        )
     if device == "cpu" and most_cpus < slots:
-        return f"needs {slots} CPU slots, and the workers that are alive have {most_cpus}; see melete worker --cpu-slots"
+        return f"needs {slots} CPU slots, and the workers that are alive have {most_cpus} (melete worker --cpu-slots)"
     if device == "any" and max(most_gpus, most_cpus) < slots:
         return f"needs {slots} slots, and no worker that is alive has so many"
     return "waits for a free slot"

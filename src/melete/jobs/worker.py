@@ -230,16 +230,18 @@ class Loop:
             self.say(f"{one.claim.job} {step.name}: {how if told else 'ended'}")
 
     def _kill_late_ones(self) -> None:
-        """Kills children that were asked to stop and have not, once their grace is over."""
+        """Kills children that were asked to stop and have not, once their grace is over or if they never began."""
         if not self.children:
             return
         wanted = claims.wishes(self.engine, {job for job, _ in self.children})
-        for (job, _), one in self.children.items():
+        for (job, number), one in self.children.items():
             wish, since_s = wanted.get(job, (Wanted.RUN, 0.0))
             if wish == Wanted.RUN and self._handed_back:
                 wish, since_s = Wanted.STOP, self._stopped_s
+            if wish == Wanted.RUN:
+                continue
             late = time.time() - since_s > self.options.grace_s
-            if wish == Wanted.KILL or (wish != Wanted.RUN and late):
+            if wish == Wanted.KILL or late or not claims.has_begun(self.engine, job, number):
                 one.kill()
 
     def _look_after_the_dead(self) -> None:
