@@ -159,7 +159,8 @@ def upgrade() -> None:
         sa.Column("count", sa.Integer(), nullable=False),
         sa.Column("columns", sa.LargeBinary()),
     )
-    if op.get_bind().dialect.name == "postgresql":  # packed figures hardly compress, and are read by the 10,000
+    # Packed figures hardly compress, and are read by the ten thousand.
+    if op.get_bind().dialect.name == "postgresql":
         op.execute("ALTER TABLE metric_rollup ALTER COLUMN columns SET STORAGE EXTERNAL")
     op.create_table(
         "artifact",
