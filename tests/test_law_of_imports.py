@@ -27,7 +27,7 @@ MAY = {
     "records": {"errors"},
     "documents": {"errors", "find"},
     "metrics": {"errors"},
-    "runs": {"errors", "settings", "find", "records"},
+    "runs": {"errors", "settings", "find", "records", "documents"},
     "datasets": {"errors", "settings", "find", "records", "runs"},
     "store": {"errors", "settings", "find", "records", "runs"},
     "actions": {"errors", "settings", "find", "records", "runs", "datasets"},

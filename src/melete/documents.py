@@ -33,7 +33,7 @@ LARGEST_BYTES = 2_000_000
 MOST_NODES = 100_000
 """Nodes that a file may have when every alias is written out; it keeps a few lines from becoming gigabytes."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-SECRET = re.compile(r"key|secret|token|password|credential|header", re.IGNORECASE)
+SECRET = re.compile(r"(^|[_-])(key|secret|token|password|credential|header)s?$(?<!tokens)", re.IGNORECASE)
 """Keys whose value is not repeated in a message."""
 
 

@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from melete import find
+from melete import documents, find
 from melete.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+    pass
 
 
 @dataclass(frozen=True)
@@ -95,34 +95,10 @@ def describe(cls: type[BaseModel], error: ValidationError, process: str) -> tupl
     return (f"{process}: {key}: {text}",)
 
 
-def location(error: ValidationError) -> tuple[str | int, ...]:
-    """Where the problem that `first_problem` tells of stands."""
-    return _problem(error)["loc"]
-
-
-def _problem(error: ValidationError) -> ErrorDetails:
-    """The problem to tell of: an unknown key first, because it often explains a missing one."""
-    problems = error.errors()
-    return next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-
-
 def first_problem(cls: type[BaseModel], error: ValidationError) -> tuple[str, str]:
     """The dotted key of the first problem, and what is wrong with it in words."""
-    problem = _problem(error)
-    key = ".".join(str(part) for part in problem["loc"]) or "config"
-    if problem["type"] == "value_error":
-        return key, str(problem["ctx"]["error"])
-    if problem["type"] == "extra_forbidden":
-        import difflib
-
-        close = difflib.get_close_matches(str(problem["loc"][-1]), cls.model_fields, n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        return key, f"unknown key.{hint} Known: {', '.join(sorted(cls.model_fields))}."
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] == "missing":
-        return key, f"{message}."
-    found = repr(problem.get("input"))
-    return key, f"{message}; found {found if len(found) < 80 else found[:77] + '...'}."
+    _, key, text = documents.problems(cls, error)[0]
+    return key, text
 
 
 def doc(module: ModuleType) -> str:
