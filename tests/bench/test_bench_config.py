@@ -117,16 +117,6 @@ def test_card_of_a_whole_set_is_refused_with_its_range(home: Settings, tmp_path:
         Bench(own_bench.settings_with(home, tmp_path)).card("desk")
 
 
-def test_cells_of_an_experiment_let_variants_take_turns(home: Settings, tmp_path: Path) -> None:
-    bench = Bench(own_bench.settings_with(home, tmp_path))
-
-    cells = [(variant, card.id, attempt) for variant, card, attempt in
-             bench.cells(bench.experiments.read("both").record)]  # fmt: skip
-
-    assert len(cells) == 2 * 4 * 2
-    assert cells[:4] == [("one", "say", 0), ("two", "say", 0), ("one", "desk/10", 0), ("two", "desk/10", 0)]
-
-
 def test_document_of_a_card_with_a_folder_changes_with_its_files(home: Settings, tmp_path: Path) -> None:
     settings = own_bench.settings_with(home, tmp_path, task_cards_say="prompt: x\nfolder: data\n")
     data = settings.bench / "task_cards" / "data"

@@ -20,7 +20,7 @@ from melete.bench.session import Plan
 from melete.errors import ConfigError, SessionError, StorageError, UnknownNameError
 from melete.gateway import entities, sessions
 from melete.gateway.events import Event, event_id
-from melete.gateway.issuers.embedded import CREDENTIALS
+from melete.gateway.sessions import CREDENTIALS
 from melete.gateway.spool import SpoolWriter
 from melete.records import SessionState
 from melete.settings import Settings

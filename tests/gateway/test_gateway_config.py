@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway_at_hand import settings_in
-from melete.errors import ConfigError, UnknownNameError
+from melete.errors import ConfigError
 from melete.gateway import config, provider
 from melete.gateway.environment import WARM_MODEL
 from melete.gateway.provider import Provider
@@ -118,11 +118,6 @@ def test_own_reads_the_users_files_and_no_shipped_ones(settings: Settings) -> No
 def test_offered_with_a_name_twice_names_both_providers() -> None:
     with pytest.raises(ConfigError, match="one and two both offer a model named 'small'"):
         provider.offered([made("one"), made("two")])
-
-
-def test_find_model_that_no_provider_has_names_the_closest() -> None:
-    with pytest.raises(UnknownNameError, match="Did you mean 'small'"):
-        provider.find_model([made()], "smal")
 
 
 def test_check_keys_without_them_names_provider_variable_and_next_step() -> None:

@@ -125,28 +125,6 @@ def test_expire_due_ends_only_what_is_over(connection: Connection) -> None:
     assert connection.scalar(select(CredentialRow.revoked_s)) == 20.0
 
 
-def test_finalise_many_is_told_twice_and_changes_once(connection: Connection) -> None:
-    opened = sessions.open_many(
-        connection, [{"kind": "rollout", "state": SessionState.LIVE} for _ in range(3)]
-    )
-    ends = [{"id": one.id, "ended_s": 9.0, "solved": True, "score": 1.0} for one in opened[:2]]
-    sessions.finalise_many(connection, ends)
-    sessions.finalise_many(connection, [{**end, "solved": False} for end in ends])
-    found = [sessions.get(connection, one.id) for one in opened]
-    assert [one.solved for one in found] == [True, True, None]
-    assert [one.state for one in found] == ["finalised", "finalised", "live"]
-
-
-def test_list_pages_from_newest_to_oldest_without_gap(connection: Connection) -> None:
-    ids = [sessions.open_session(connection, id=f"s-{n}", created_s=float(n // 2)).id for n in range(7)]
-    seen: list[str] = []
-    before = None
-    while page := sessions.list_sessions(connection, before=before, limit=2):
-        seen += [session.id for session in page]
-        before = (page[-1].created_s, page[-1].id)
-    assert seen == ids[::-1]
-
-
 def test_list_filters_by_id_and_by_name_of_a_variant(connection: Connection) -> None:
     for variant in ("a@1", "a@2", "ab@1", None):
         sessions.open_session(connection, variant=variant)

@@ -19,7 +19,8 @@ from gateway_at_hand import need_litellm
 from melete.errors import ConfigError, GatewayError, SessionError, UnknownNameError
 from melete.gateway import program, sessions
 from melete.gateway.issuers import Policy, key_hash
-from melete.gateway.issuers.litellm import CREDENTIALS, LiteLLMIssuer
+from melete.gateway.issuers.litellm import LiteLLMIssuer
+from melete.gateway.sessions import CREDENTIALS
 from melete.settings import Settings
 from melete.store import database
 

@@ -9,12 +9,12 @@ import hashlib
 import time
 from pathlib import Path
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection
 
 from melete.store.database import upsert
-from melete.store.models import ArtifactRow
+from melete.store.models import ArtifactRow, table
 
-ARTIFACTS: Table = ArtifactRow.__table__  # type: ignore[assignment]
+ARTIFACTS = table(ArtifactRow)
 
 
 def keep(connection: Connection, kind: str, path: Path, experiment: str | None) -> str:

@@ -26,7 +26,8 @@ from melete.bench.origin import NOTED
 from melete.errors import SessionError, StorageError, UnknownNameError
 from melete.gateway.entities import name_of
 from melete.gateway.sessions import ENDED
-from melete.store.models import ENTITIES, RequestContentRow
+from melete.store.database import chunks
+from melete.store.models import ENTITIES, RequestContentRow, table
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -51,11 +52,10 @@ FILES = (
     "report.json",
 )
 METADATA = (*NOTED, "versions", "load_1m", "self_reported")
-CONTENTS: Table = RequestContentRow.__table__  # type: ignore[assignment]
+CONTENTS = table(RequestContentRow)
 WITH_CONTENT = frozenset({"task_card"})
 """Kinds of entities whose documents hold prompts."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
-CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,12 @@ def shown(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
 
 def _ended(connection: Connection, experiment: str) -> tuple[list[str], list[dict[str, Any]]]:
     """Ids and rows of the experiment's sessions, all of which have ended."""
-    table = rollups.SESSIONS
-    known = [id for id in connection.scalars(select(table.c.experiment).distinct()) if id]
+    of = rollups.SESSIONS.c
+    known = [id for id in connection.scalars(select(of.experiment).distinct()) if id]
     chosen = [id for id in known if experiment in (id, name_of(id))]
     if not chosen:
         raise UnknownNameError("experiment with sessions", experiment, {name_of(id) for id in known})
-    query = select(table).where(table.c.experiment.in_(chosen)).order_by(table.c.id)
+    query = select(rollups.SESSIONS).where(of.experiment.in_(chosen)).order_by(of.id)
     rows = [shown(dict(row), SESSION_COLUMNS) for row in connection.execute(query).mappings()]
     open_ones = [row["id"] for row in rows if row["state"] not in ENDED]
     if open_ones:
@@ -143,21 +143,20 @@ def _entities(
 ) -> Iterator[dict[str, Any]]:
     """The config entities that the sessions name, kind by kind."""
     for kind, model in ENTITIES.items():
-        table: Table = model.__table__  # type: ignore[assignment]
         if kind in WITH_CONTENT and not content:
             continue
         ids = sorted({row[kind] for row in sessions if row[kind]})
-        for row in _rows(connection, table, "id", ids, ENTITY_COLUMNS):
+        for row in _rows(connection, table(model), "id", ids, ENTITY_COLUMNS):
             yield {"kind": kind, **row}
 
 
 def _rollups(connection: Connection, sessions: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Figures of the sessions, variants and versions of the experiment, without the packed requests."""
-    table = rollups.ROLLUPS
+    of = rollups.ROLLUPS.c
     for scope, column in (("experiment", "experiment"), ("session", "id"), ("variant", "variant")):
         for id in sorted({row[column] for row in sessions if row[column]}):
-            query = select(*(table.c[name] for name in ROLLUP_COLUMNS)).order_by(table.c.metric)
-            query = query.where(table.c.scope == scope, table.c.scope_id == id, table.c.metric != LAYOUT)
+            query = select(*(of[name] for name in ROLLUP_COLUMNS)).order_by(of.metric)
+            query = query.where(of.scope == scope, of.scope_id == id, of.metric != LAYOUT)
             yield from (dict(row) for row in connection.execute(query).mappings())
 
 
@@ -166,8 +165,8 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Listed columns of the rows whose key is among the ids, in the order of ids and primary keys."""
     order = [table.c[key], *table.primary_key.columns]
-    for at in range(0, len(ids), CHUNK):
-        query = select(*(table.c[name] for name in columns)).where(table.c[key].in_(ids[at : at + CHUNK]))
+    for some in chunks(ids):
+        query = select(*(table.c[name] for name in columns)).where(table.c[key].in_(some))
         yield from (
             shown(dict(row), columns) for row in connection.execute(query.order_by(*order)).mappings()
         )

@@ -95,21 +95,6 @@ class Bench:
             )
         return found[0]
 
-    def cells(self, experiment: Experiment) -> list[tuple[str, Card, int]]:
-        """Every (variant, card, attempt) of an experiment; variants take turns, so that load is the same for all.
-
-        Raises:
-            UnknownNameError: a card that does not exist.
-            ConfigError: a file is wrong.
-        """
-        listed = [card for name in experiment.task_cards for card in self.cards(name)]
-        return [
-            (variant, card, attempt)
-            for attempt in range(experiment.attempts)
-            for card in listed
-            for variant in experiment.variants
-        ]
-
 
 @dataclass
 class Findings:

@@ -9,26 +9,25 @@ finalised sessions count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, select
 
 from melete.bench import metric as metrics
 from melete.bench.columns import LAYOUT, READ, Columns, pack
 from melete.gateway.entities import name_of
 from melete.gateway.ingest import alone
 from melete.records import SessionState
-from melete.store.models import MetricRollupRow, RequestRow, SessionRow
+from melete.store.database import chunks
+from melete.store.models import MetricRollupRow, RequestRow, SessionRow, table
 
 Scope = Literal["session", "variant", "experiment"]
-SESSIONS: Table = SessionRow.__table__  # type: ignore[assignment]
-REQUESTS: Table = RequestRow.__table__  # type: ignore[assignment]
-ROLLUPS: Table = MetricRollupRow.__table__  # type: ignore[assignment]
+SESSIONS = table(SessionRow)
+REQUESTS = table(RequestRow)
+ROLLUPS = table(MetricRollupRow)
 SESSION_COLUMNS = ("id", "experiment", "variant", "task_card", "attempt", "solved", "score", "metadata")
-ROW_LIMIT = 500
-"""Ids in one statement."""
 
 
 def finalise(connection: Connection, session_id: str) -> dict[str, float]:
@@ -45,7 +44,7 @@ def compute(connection: Connection, session_ids: Sequence[str]) -> dict[str, dic
     figures: dict[str, dict[str, float]] = {}
     if session_ids:
         alone(connection)  # or requests that an ingest adds meanwhile would be missing for good
-    for ids in _chunks(session_ids):
+    for ids in chunks(session_ids):
         sessions = _sessions(connection, ids)
         packed = _packed(connection, ids)
         rows = []
@@ -188,8 +187,3 @@ def _replace(
     connection.execute(delete(ROLLUPS).where(ROLLUPS.c.scope == scope, ROLLUPS.c.scope_id.in_(ids)))
     if rows:
         connection.execute(ROLLUPS.insert(), list(rows))
-
-
-def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
-    listed = list(ids)
-    return (listed[at : at + ROW_LIMIT] for at in range(0, len(listed), ROW_LIMIT))

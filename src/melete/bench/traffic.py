@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, func, select
 
 from melete.gateway import ingest
-from melete.store.models import RequestRow
+from melete.store.models import RequestRow, table
 
-REQUESTS: Table = RequestRow.__table__  # type: ignore[assignment]
+REQUESTS = table(RequestRow)
 FINE = ("ok", "cache_hit")
 
 
@@ -53,22 +53,22 @@ def usd(cost: float) -> str:
 
 def of_session(connection: Connection, id: str) -> Traffic:
     """The traffic of one session, from the rows that are in the store now."""
-    table, mine = REQUESTS.c, REQUESTS.c.session_id == id
+    request, mine = REQUESTS.c, REQUESTS.c.session_id == id
     counted = connection.execute(
         select(
             func.count(),
-            func.coalesce(func.sum(table.tokens_in), 0),
-            func.coalesce(func.sum(table.tokens_out), 0),
-            func.sum(table.cost_usd),
-            func.count(table.cost_usd),
+            func.coalesce(func.sum(request.tokens_in), 0),
+            func.coalesce(func.sum(request.tokens_out), 0),
+            func.sum(request.cost_usd),
+            func.count(request.cost_usd),
         ).where(mine)
     ).one()
-    wrong = mine & table.status.not_in(FINE)
+    wrong = mine & request.status.not_in(FINE)
     failed = connection.scalar(select(func.count()).where(wrong)) or 0
     last = connection.execute(
-        select(table.status, table.error_class, table.http_status)
+        select(request.status, request.error_class, request.http_status)
         .where(wrong)
-        .order_by(table.started_s.desc(), table.id.desc())
+        .order_by(request.started_s.desc(), request.id.desc())
         .limit(1)
     ).first()
     error = None

@@ -26,7 +26,7 @@ from melete.errors import BundleError
 from melete.gateway import entities
 from melete.gateway.sessions import ENDED
 from melete.store.database import insert_new
-from melete.store.models import ENTITIES
+from melete.store.models import ENTITIES, table
 
 LARGEST_BYTES = 4_000_000_000
 """Unpacked size of all files."""
@@ -165,8 +165,8 @@ def _entities(connection: Connection, archive: zipfile.ZipFile) -> int:
                 raise BundleError(
                     f"entities.jsonl in the bundle has a config of kind {kind!r}.", next_step=NEXT
                 )
-            table: Table = ENTITIES[kind].__table__  # type: ignore[assignment]
-            _typed(row, table, bundle.ENTITY_COLUMNS, "entities.jsonl")
+            entity = table(ENTITIES[kind])
+            _typed(row, entity, bundle.ENTITY_COLUMNS, "entities.jsonl")
             document = row["document"]
             if row["digest"] != entities.digest(document) or row["id"] != entities.id_of(
                 row["name"], document
@@ -174,7 +174,7 @@ def _entities(connection: Connection, archive: zipfile.ZipFile) -> int:
                 raise BundleError(
                     f"The text of {kind} {row['id']} in the bundle was changed.", next_step=NEXT
                 )
-            new += _insert(connection, table, [row], ("id", "digest"))
+            new += _insert(connection, entity, [row], ("id", "digest"))
     return new
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from melete.errors import UnknownNameError
 from melete.store.database import insert_new
-from melete.store.models import ENTITIES
+from melete.store.models import ENTITIES, table
 
 DIGITS = 12
 """Hexadecimal digits of the digest that an id carries."""
@@ -55,7 +55,7 @@ def record(connection: Connection, kind: str, name: str, document: dict[str, Any
         "document": json.loads(canonical(document)),
         "created_s": time.time(),
     }
-    insert_new(connection, ENTITIES[kind].__table__, [row])
+    insert_new(connection, table(ENTITIES[kind]), [row])
     return str(row["id"])
 
 

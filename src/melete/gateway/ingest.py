@@ -7,7 +7,7 @@ collectors at once cannot each miss what the other has not committed. Repeating 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, func, select, update
 from melete.gateway import matching
 from melete.gateway.events import Event
 from melete.gateway.normalise import interrupted_event, is_open, request_of
-from melete.store.database import insert_new, upsert
+from melete.store.database import chunks, insert_new, upsert
 from melete.store.models import (
     MetricRollupRow,
     RequestEventRow,
@@ -136,11 +136,6 @@ def alone(connection: Connection) -> None:
         connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({INGEST_LOCK})"))
     elif not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def chunks(items: list[Any], size: int = 500) -> Iterator[list[Any]]:
-    """Parts of a list, as many as one statement may hold."""
-    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 def _write_rows(connection: Connection, of_request: dict[str, list[Event]]) -> tuple[int, frozenset[str]]:

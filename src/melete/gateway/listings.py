@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, exists, func, select
-from sqlalchemy.orm import DeclarativeBase
 
 from melete.gateway.queries import MOST_SCANNED, Condition, Listing
 from melete.store.models import (
@@ -20,18 +19,14 @@ from melete.store.models import (
     RequestEventRow,
     RequestRow,
     SessionRow,
+    table,
 )
-
-
-def table(row: type[DeclarativeBase]) -> Table:
-    """The table of a model."""
-    found = row.__table__
-    assert isinstance(found, Table)
-    return found
-
 
 SESSION = table(SessionRow)
 REQUEST = table(RequestRow)
+EVENT = table(RequestEventRow)
+ROLLUP = table(MetricRollupRow)
+ARTIFACT = table(ArtifactRow)
 
 
 def entity(kind: str) -> Listing:
@@ -135,28 +130,28 @@ REQUESTS = Listing(
 )
 EVENTS = Listing(
     "event",
-    table(RequestEventRow),
+    EVENT,
     ("time_s", "id"),
-    {"request": _equals(table(RequestEventRow), "request_id")},
+    {"request": _equals(EVENT, "request_id")},
     newest_first=False,
 )
 ROLLUPS = Listing(
     "rollup",
-    table(MetricRollupRow),
+    ROLLUP,
     ("scope", "scope_id", "metric"),
-    {name: _equals(table(MetricRollupRow), name) for name in ("scope", "scope_id", "metric")},
+    {name: _equals(ROLLUP, name) for name in ("scope", "scope_id", "metric")},
     newest_first=False,
     most_scanned=MOST_SCANNED,
     hidden=frozenset({"columns"}),
-    always=table(MetricRollupRow).c["columns"].is_(None),  # packed requests are no figures
+    always=ROLLUP.c["columns"].is_(None),  # packed requests are no figures
 )
 ARTIFACTS = Listing(
     "artifact",
-    table(ArtifactRow),
+    ARTIFACT,
     ("created_s", "id"),
     {
-        "session": _equals(table(ArtifactRow), "session_id"),
-        "kind": _equals(table(ArtifactRow), "kind"),
-        "experiment": _entity(table(ArtifactRow), "experiment", "experiment"),
+        "session": _equals(ARTIFACT, "session_id"),
+        "kind": _equals(ARTIFACT, "kind"),
+        "experiment": _entity(ARTIFACT, "experiment", "experiment"),
     },
 )

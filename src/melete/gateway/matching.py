@@ -20,7 +20,7 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 
 from melete.gateway.events import Event
 from melete.gateway.normalise import request_of
-from melete.store.database import upsert
+from melete.store.database import chunks, upsert
 from melete.store.models import RequestEventRow, RequestRow, SpendLogRow, table
 
 REQUESTS = table(RequestRow)
@@ -45,9 +45,9 @@ def match(connection: Connection, sessions: Iterable[str]) -> None:
     sessions = sorted(sessions)
     if not sessions or connection.scalar(select(LOGS.c.id).limit(1)) is None:
         return
-    for at in range(0, len(sessions), 500):
-        some = LOGS.c.session_id.in_(sessions[at : at + 500])
-        for session in connection.scalars(select(LOGS.c.session_id).where(some).distinct()).all():
+    for some in chunks(sessions):
+        logged = select(LOGS.c.session_id).where(LOGS.c.session_id.in_(some)).distinct()
+        for session in connection.scalars(logged).all():
             _match_session(connection, str(session))
 
 

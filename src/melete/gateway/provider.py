@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from melete.documents import Shelf
-from melete.errors import ConfigError, UnknownNameError
+from melete.errors import ConfigError
 from melete.settings import Settings
 
 PACKAGE = "melete.gateway.providers"
@@ -200,18 +200,6 @@ def offered(providers: Iterable[Provider]) -> dict[str, tuple[Provider, OfferedM
                 )
             found[name] = (provider, model)
     return found
-
-
-def find_model(providers: Iterable[Provider], name: str) -> tuple[Provider, OfferedModel]:
-    """The provider of a public model name.
-
-    Raises:
-        UnknownNameError: no provider has it; the message lists what there is.
-    """
-    known = offered(providers)
-    if name not in known:
-        raise UnknownNameError("model", name, known, next_step="melete gateway models lists them.")
-    return known[name]
 
 
 def check_keys(providers: Iterable[Provider], environ: Mapping[str, str]) -> None:

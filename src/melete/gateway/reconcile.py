@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, func, select
 
 from melete.gateway.collectors.prometheus import Reading
 from melete.gateway.entities import name_of
-from melete.store.models import RequestRow, SessionRow, SpendLogRow
+from melete.store.models import RequestRow, SessionRow, SpendLogRow, table
 
-REQUESTS: Table = RequestRow.__table__  # type: ignore[assignment]
-SESSIONS: Table = SessionRow.__table__  # type: ignore[assignment]
-LOGS: Table = SpendLogRow.__table__  # type: ignore[assignment]
+REQUESTS = table(RequestRow)
+SESSIONS = table(SessionRow)
+LOGS = table(SpendLogRow)
 NONE = "none"
 UNSEEN = {
     "hook": frozenset({"rollout"}),

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, or_, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
 from melete.errors import SessionError, UnknownNameError
 from melete.records import SESSION_MOVES, SessionRecord, SessionState, move_session
+from melete.store.database import chunks
 from melete.store.models import CredentialRow, SessionRow, table
 
 SESSIONS = table(SessionRow)
@@ -23,6 +24,8 @@ CREDENTIALS = table(CredentialRow)
 OUTCOME = ("solved", "score", "outcome_source", "outcome_note")
 ENDED = frozenset(state for state, moves in SESSION_MOVES.items() if not moves)
 """States in which a session has ended for good."""
+OPEN = tuple(str(state) for state in SESSION_MOVES if state not in ENDED)
+"""The others: states in which a session's key works."""
 
 
 def new_id(now_s: float | None = None) -> str:
@@ -87,10 +90,9 @@ def list_sessions(
     experiment: str | None = None,
     variant: str | None = None,
     task_card: str | None = None,
-    before: tuple[float, str] | None = None,
     limit: int = 50,
 ) -> list[SessionRecord]:
-    """Sessions, newest first.
+    """The newest sessions, newest first; pages of them are made by `queries.page`.
 
     Args:
         connection: an open transaction.
@@ -99,28 +101,18 @@ def list_sessions(
         experiment: only those of an experiment, by id or by name (then of all its versions); so for the next two.
         variant: only those of a variant.
         task_card: only those of a task card.
-        before: (created_s, id) of the last session of the page before.
         limit: how many at most.
     """
-    table = SESSIONS.c
-    query = select(SESSIONS).order_by(table.created_s.desc(), table.id.desc()).limit(limit)
-    for column, value in ((table.kind, kind), (table.state, state)):
+    of = SESSIONS.c
+    query = select(SESSIONS).order_by(of.created_s.desc(), of.id.desc()).limit(limit)
+    for column, value in ((of.kind, kind), (of.state, state)):
         if value is not None:
             query = query.where(column == value)
-    for column, value in (
-        (table.experiment, experiment),
-        (table.variant, variant),
-        (table.task_card, task_card),
-    ):
+    entities = ((of.experiment, experiment), (of.variant, variant), (of.task_card, task_card))
+    for column, value in entities:
         if value is not None:
-            query = query.where(
-                column == value if "@" in value else column.startswith(f"{value}@", autoescape=True)
-            )
-    if before is not None:
-        created_s, id = before
-        query = query.where(
-            or_(table.created_s < created_s, and_(table.created_s == created_s, table.id < id))
-        )
+            named = column == value if "@" in value else column.startswith(f"{value}@", autoescape=True)
+            query = query.where(named)
     return [_record(row) for row in connection.execute(query).mappings()]
 
 
@@ -158,54 +150,26 @@ def move(
     return get(connection, found.id)
 
 
-def finalise_many(connection: Connection, ends: Iterable[dict[str, Any]]) -> None:
-    """Finalises live sessions with one statement each batch: rows of id, ended_s and the fields of an outcome.
-
-    Sessions that are not live are left as they are, so that telling the same end twice changes nothing.
-    """
-    from sqlalchemy import bindparam
-
-    rows = [
-        {"of": end["id"], "ended": end["ended_s"], **{f"new_{key}": end.get(key) for key in OUTCOME}}
-        for end in ends
-    ]
-    if not rows:
-        return
-    statement = (
-        update(SESSIONS)
-        .where(SESSIONS.c.id == bindparam("of"), SESSIONS.c.state == str(SessionState.LIVE))
-        .values(
-            {"state": str(SessionState.FINALISED), "ended_s": bindparam("ended")}
-            | {key: bindparam(f"new_{key}") for key in OUTCOME}
-        )
-    )
-    connection.execute(statement, rows)
-
-
 def expire_due(connection: Connection, now_s: float | None = None) -> list[str]:
     """Expires sessions whose time is over and revokes their credentials; returns their ids."""
     now_s = time.time() if now_s is None else now_s
-    table = SESSIONS.c
-    open_states = [str(state) for state in SESSION_MOVES if state not in ENDED]
-    due = select(table.id).where(table.state.in_(open_states), table.expires_s < now_s).order_by(table.id)
+    of = SESSIONS.c
+    due = select(of.id).where(of.state.in_(OPEN), of.expires_s < now_s).order_by(of.id)
     ids = list(connection.scalars(due))
-    for some in _chunks(ids):
+    for some in chunks(ids):
         connection.execute(
             update(SESSIONS)
-            .where(table.id.in_(some), table.state.in_(open_states))
-            .values(state=str(SessionState.EXPIRED), ended_s=table.expires_s)
+            .where(of.id.in_(some), of.state.in_(OPEN))
+            .values(state=str(SessionState.EXPIRED), ended_s=of.expires_s)
         )
         revoke(connection, some, now_s)
     return ids
 
 
-def revoke(connection: Connection, session_ids: list[str], now_s: float) -> None:
-    """Revokes the credentials of sessions; one that is revoked already keeps its time."""
-    connection.execute(
-        update(CREDENTIALS)
-        .where(CREDENTIALS.c.session_id.in_(session_ids), CREDENTIALS.c.revoked_s.is_(None))
-        .values(revoked_s=now_s)
-    )
+def revoke(connection: Connection, session_ids: Sequence[str], now_s: float) -> int:
+    """Revokes the credentials of sessions; returns how many. One that is revoked already keeps its time."""
+    working = CREDENTIALS.c.session_id.in_(session_ids) & CREDENTIALS.c.revoked_s.is_(None)
+    return connection.execute(update(CREDENTIALS).where(working).values(revoked_s=now_s)).rowcount
 
 
 def _legal(found: SessionRecord, state: SessionState) -> None:
@@ -229,7 +193,3 @@ def _row(record: SessionRecord) -> dict[str, Any]:
 
 def _record(row: RowMapping) -> SessionRecord:
     return SessionRecord(**{**row, "state": SessionState(row["state"])})
-
-
-def _chunks(ids: list[str], size: int = 500) -> Iterable[list[str]]:
-    return (ids[at : at + size] for at in range(0, len(ids), size))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -33,6 +32,7 @@ from melete import settings as configured
 from melete.errors import GatewayError, MeleteError
 from melete.gateway import config, environment, logs, state, warm
 from melete.gateway.housekeeping import Housekeeping
+from melete.gateway.issuers import key_hash, new_key
 from melete.gateway.provider import Provider
 from melete.gateway.state import State
 from melete.settings import Settings
@@ -203,7 +203,7 @@ class Supervisor:
         """Starts LiteLLM and warms it up; what went wrong, or None."""
         from melete.gateway.echo.server import Echo
 
-        began_s, warm_key = time.monotonic(), f"sk-{secrets.token_urlsafe(32)}"
+        began_s, warm_key = time.monotonic(), new_key()
         folder = self._settings.gateway
         with Echo() as upstream:
             config.write(
@@ -219,7 +219,7 @@ class Supervisor:
             said.serves()
             failed: list[str] = []
             warming = threading.Thread(
-                target=lambda: failed.extend(warm.warm_up(self._local_url, warm_key)), daemon=True
+                target=lambda: failed.extend(warm.warm_up(self._state.url, warm_key)), daemon=True
             )
             warming.start()
             while warming.is_alive() and not self._stop.is_set():
@@ -262,9 +262,9 @@ class Supervisor:
             environment.DATABASE: self._settings.database,
             environment.SPOOL: str(self._settings.gateway / "spool"),
             environment.CONTENT: str(self._settings.gateway / "content"),
-            environment.SCRAPE_KEY_HASH: sha256(self._scrape_key.encode()).hexdigest(),
-            environment.WARM_KEY_HASH: sha256(warm_key.encode()).hexdigest(),
-            environment.MASTER_KEY: f"sk-{secrets.token_urlsafe(32)}",
+            environment.SCRAPE_KEY_HASH: key_hash(self._scrape_key),
+            environment.WARM_KEY_HASH: key_hash(warm_key),
+            environment.MASTER_KEY: new_key(),
             environment.LISTEN_FD: str(self._listener.fileno()),
         }
 
@@ -275,7 +275,7 @@ class Supervisor:
             self._stop_if_unneeded()
             if self._child.poll() is not None:
                 return self._exit()
-            if answers(self._local_url, timeout_s=PULSE_S * 2):
+            if answers(self._state.url, timeout_s=PULSE_S * 2):
                 return None
         return f"gave no answer within {READY_S:.0f} s"
 
@@ -289,7 +289,7 @@ class Supervisor:
                 return self._exit()
             if time.monotonic() - checked_s > CHECK_S:
                 checked_s = time.monotonic()
-                deaf = 0 if answers(self._local_url, timeout_s=CHECK_S / 2) else deaf + 1
+                deaf = 0 if answers(self._state.url, timeout_s=CHECK_S / 2) else deaf + 1
                 if deaf >= DEAF_CHECKS:
                     self._child.kill()
                     return f"gave no answer for {DEAF_CHECKS * CHECK_S:.0f} s"
@@ -324,10 +324,6 @@ class Supervisor:
             self._child.stdin.close()
         self._child = None
 
-    @property
-    def _local_url(self) -> str:
-        return self._state.url
-
     def _say(self, **news: Any) -> None:
         self._state = replace(self._state, **news)
         try:
@@ -340,7 +336,7 @@ def scrape_key(settings: Settings) -> str:
     """The key that Prometheus uses for LiteLLM's metrics; made once, kept in a file that only its owner can read."""
     file = state.folder(settings) / "scrape.key"
     if not file.is_file():
-        config.write(file, f"sk-{secrets.token_urlsafe(32)}")
+        config.write(file, new_key())
     return file.read_text(encoding="utf-8").strip()
 
 

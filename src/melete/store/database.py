@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy
 from sqlalchemy import Connection, Engine, FromClause, event
@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from melete import find
 from melete.errors import ConfigError, MissingExtraError, StorageError
 
+Item = TypeVar("Item")
 WAIT_S = 30
 UPGRADE_LOCK = 5_104_711
 """Key of the PostgreSQL advisory lock that is held while the schema is upgraded."""
@@ -108,6 +109,11 @@ def upsert(connection: Connection, table: FromClause, rows: list[dict[str, Any]]
         statement = _insert(connection, table)
         changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
+
+
+def chunks(items: Sequence[Item], size: int = 500) -> Iterator[Sequence[Item]]:
+    """Parts of a list, as many as one statement may hold."""
+    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 def _insert(connection: Connection, table: FromClause) -> Any:

@@ -20,13 +20,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection
 
 from melete.errors import ConfigError, StorageError
 from melete.store.database import upsert
-from melete.store.models import MetricRollupRow
+from melete.store.models import MetricRollupRow, table
 
-ROLLUPS: Table = MetricRollupRow.__table__  # type: ignore[assignment]
+ROLLUPS = table(MetricRollupRow)
 SCOPE = "source"
 LOOK_BACK_S = 300.0
 """A series without a sample in this time before the window was born in it; Prometheus's own staleness limit."""

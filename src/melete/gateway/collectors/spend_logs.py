@@ -21,9 +21,9 @@ from melete.errors import ConfigError, StorageError
 from melete.gateway import matching
 from melete.gateway.events import allowed, text
 from melete.gateway.hook_record import class_of
-from melete.gateway.ingest import alone, chunks, drop_rollups, note_requests
+from melete.gateway.ingest import alone, drop_rollups, note_requests
 from melete.settings import Settings
-from melete.store.database import open_engine, opened, upsert
+from melete.store.database import chunks, open_engine, opened, upsert
 from melete.store.models import CredentialRow, SpendLogRow, SpoolPositionRow, table
 
 LOGS = table(SpendLogRow)

@@ -8,15 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import Engine, Table, select, update
+from sqlalchemy import Engine
 
-from melete.errors import SessionError, UnknownNameError
+from melete.gateway import sessions
 from melete.gateway.issuers import Credential, Policy, key_hash, new_key
-from melete.store.models import CredentialRow, SessionRow
-
-SESSIONS: Table = SessionRow.__table__  # type: ignore[assignment]
-CREDENTIALS: Table = CredentialRow.__table__  # type: ignore[assignment]
-OPEN_STATES = ("created", "live")
+from melete.gateway.issuers._rows import keep
 
 
 class EmbeddedIssuer:
@@ -39,32 +35,10 @@ class EmbeddedIssuer:
         key = new_key()
         credential = Credential(key, key_hash(key), session, expires_s)
         with self._engine.begin() as connection:
-            state = connection.scalar(select(SESSIONS.c.state).where(SESSIONS.c.id == session))
-            if state is None:
-                raise UnknownNameError(
-                    "session", session, [], next_step="A session is opened before its key."
-                )
-            if state not in OPEN_STATES:
-                raise SessionError(
-                    f"The session {session} is {state}, so it gets no key.",
-                    next_step="Start a new one with: melete bench session start",
-                )
-            connection.execute(
-                CREDENTIALS.insert().values(
-                    key_hash=credential.key_hash,
-                    session_id=session,
-                    alias=credential.alias,
-                    issuer=self.name,
-                    models=list(models),
-                    policy=(policy or Policy()).document(),
-                    created_s=time.time(),
-                    expires_s=expires_s,
-                )
-            )
+            keep(connection, self.name, session, credential, models, policy or Policy())
         return credential
 
     def revoke(self, session: str) -> int:
         """Makes every credential of a session useless at once; how many still worked."""
-        alive = (CREDENTIALS.c.session_id == session) & CREDENTIALS.c.revoked_s.is_(None)
         with self._engine.begin() as connection:
-            return connection.execute(update(CREDENTIALS).where(alive).values(revoked_s=time.time())).rowcount
+            return sessions.revoke(connection, [session], time.time())

@@ -19,15 +19,13 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Engine, Table, delete, select, update
+from sqlalchemy import Engine, delete, select, update
 
-from melete.errors import ConfigError, GatewayError, SessionError, UnknownNameError
+from melete.errors import ConfigError, GatewayError, SessionError
 from melete.gateway.issuers import Credential, Policy, key_hash, new_key
-from melete.store.models import CredentialRow, SessionRow
+from melete.gateway.issuers._rows import keep
+from melete.gateway.sessions import CREDENTIALS
 
-SESSIONS: Table = SessionRow.__table__  # type: ignore[assignment]
-CREDENTIALS: Table = CredentialRow.__table__  # type: ignore[assignment]
-OPEN_STATES = ("created", "live")
 ROUTES = ("llm_api_routes",)
 """Routes of a key: LiteLLM's name for all calls of models. Without it a key could have every model called."""
 TIMEOUT_S = 20.0
@@ -68,7 +66,8 @@ class LiteLLMIssuer:
         key = new_key()
         hashed = key_hash(key)
         credential = Credential(key, hashed, f"{session}.{hashed[:8]}", expires_s)
-        self._keep(session, credential, models, policy)
+        with self._engine.begin() as connection:
+            keep(connection, self.name, session, credential, models, policy)
         try:
             answer = self._post("/key/generate", request_of(credential, session, models, lasts_s, policy))
         except GatewayError:
@@ -100,31 +99,6 @@ class LiteLLMIssuer:
             of_these = CREDENTIALS.c.key_hash.in_(hashes)
             connection.execute(update(CREDENTIALS).where(of_these).values(revoked_s=time.time()))
         return len(hashes)
-
-    def _keep(self, session: str, credential: Credential, models: Sequence[str], policy: Policy) -> None:
-        with self._engine.begin() as connection:
-            state = connection.scalar(select(SESSIONS.c.state).where(SESSIONS.c.id == session))
-            if state is None:
-                raise UnknownNameError(
-                    "session", session, [], next_step="A session is opened before its key."
-                )
-            if state not in OPEN_STATES:
-                raise SessionError(
-                    f"The session {session} is {state}, so it gets no key.",
-                    next_step="Start a new one with: melete bench session start",
-                )
-            connection.execute(
-                CREDENTIALS.insert().values(
-                    key_hash=credential.key_hash,
-                    session_id=session,
-                    alias=credential.alias,
-                    issuer=self.name,
-                    models=list(models),
-                    policy=policy.document(),
-                    created_s=time.time(),
-                    expires_s=credential.expires_s,
-                )
-            )
 
     def _post(self, path: str, body: dict[str, Any], *, gone: bool = False) -> dict[str, Any]:
         """Posts to the admin API; with `gone`, 404 is a success, because what was to be deleted is not there."""
