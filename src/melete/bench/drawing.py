@@ -13,8 +13,8 @@ from melete.bench.tables import amount, called
 from melete.runs import curves
 from melete.runs.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
-STRIP = 200
-"""Width of an interval's drawing."""
+STRIP = 120
+"""Width of an interval's drawing in pixels."""
 CARDS_SHOWN = 200
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from melete.gateway.entities import name_of
 
 DASH = "–"
-_VERDICTS = {"none shown": DASH}
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,14 @@ def comparison(report: dict[str, Any], found: dict[str, Any]) -> Table:
     names = [called(report, found[side]) for side in ("before", "after")]
     every = drawn(report, found)
     several = any(row["count"] != found["task_cards"] for row, _ in every)
-    rows = [
-        (*cells, *([f"{row['count']:,}"] if several else []), _VERDICTS.get(row["verdict"], row["verdict"]))
-        for row, cells in every
-    ]
+    rows = [(*cells, *([f"{row['count']:,}"] if several else []), shown(row)) for row, cells in every]
     numbers = (*names, "difference", "95 % interval", *(["cards"] if several else []))
     return Table(("metric", *numbers, "shown"), rows, numbers)
+
+
+def shown(row: dict[str, Any]) -> str:
+    """What a difference shows, in a word; a dash for nothing."""
+    return DASH if row["verdict"] == "none shown" else str(row["verdict"])
 
 
 def drawn(report: dict[str, Any], found: dict[str, Any]) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
@@ -97,7 +98,9 @@ def estimate(found: dict[str, Any] | None, unit: str) -> str:
     """A figure with its interval."""
     if found is None:
         return DASH
-    return f"{amount(found['value'], unit)} ({interval(found['low'], found['high'], unit)})"
+    return (
+        f"{amount(found['value'], unit)} ({' to '.join(_plain(found[end], unit) for end in ('low', 'high'))})"
+    )
 
 
 def interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
@@ -125,6 +128,11 @@ def bare(value: float | None, unit: str) -> str:
         return DASH
     sign = "+" if value > 0 else "−" if value < 0 else ""
     return sign + (f"{abs(value) * 100:.1f}" if unit == "share" else _digits(abs(value), 2))
+
+
+def _plain(value: float | None, unit: str) -> str:
+    """The end of a figure's interval without its unit, which stands before it; shares in per cent."""
+    return amount(value, unit).replace("$", "").partition(" ")[0]
 
 
 def _digits(size: float, digits: int = 3) -> str:

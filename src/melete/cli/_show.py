@@ -33,11 +33,23 @@ COLOURS = {
 }
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str] = ()) -> None:
-    """Prints a table; columns named in `right` are aligned to the right, states are coloured on a terminal."""
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    right: Sequence[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """Prints a table; on a terminal states are coloured.
+
+    Args:
+        head: names of the columns.
+        rows: cells.
+        right: columns that are aligned to the right.
+        spare: columns that a terminal which is too narrow does without, the first ones first.
+    """
     cells = [[text(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        _rich_table(head, cells, right)
+        _rich_table(head, cells, right, spare)
         return
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     for row in ([*head], *cells):
@@ -48,13 +60,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[st
         click.echo("  ".join(aligned).rstrip())
 
 
-def _rich_table(head: Sequence[str], cells: list[list[str]], right: Sequence[str]) -> None:
+def _rich_table(
+    head: Sequence[str], cells: list[list[str]], right: Sequence[str], spare: Sequence[str]
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
     gap = 2 if console.width >= 100 else 1
+    widths = {name: max(map(len, column)) for name, *column in zip(head, head, *cells, strict=True)}
+    for name in spare:
+        if sum(widths.values()) + gap * len(widths) > console.width:
+            del widths[name]
+    kept = [name in widths for name in head]
+    head, cells = list(itertools.compress(head, kept)), [list(itertools.compress(row, kept)) for row in cells]
     shown = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
     for number, name in enumerate(head):
         justify: Literal["left", "right"] = "right" if name in right else "left"

@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from melete.cli._group import Group
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """List, add, verify and describe datasets.
 

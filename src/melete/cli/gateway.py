@@ -8,13 +8,14 @@ import click
 
 from melete.cli._gateway_echo import command as echo_command
 from melete.cli._gateway_metrics import command as metrics_command
+from melete.cli._group import Group
 
 if TYPE_CHECKING:
     from melete.gateway.provider import Provider
     from melete.settings import Settings
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Start and stop the gateway, through which all sessions reach their models.
 

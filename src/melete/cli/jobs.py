@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from melete.cli._group import Group
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,7 +21,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 POLL_S = 0.5
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Submit, list, show, pause, stop, resume and retry jobs of the queue.
 

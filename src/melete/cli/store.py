@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from melete.cli._group import Group
 
-@click.group()
+
+@click.group(cls=Group)
 def command() -> None:
     """Upgrade the database or rebuild it from the run folders.
 

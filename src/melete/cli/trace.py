@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from melete.cli._group import Group
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,7 +18,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 EPISODE = click.option("--episode", help="Only this episode.")
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Show, count and replay the traces of episodes.
 

@@ -67,6 +67,8 @@ def main(config: Config, run: Run) -> None:
     plan = play.schedule(settings, order)
     before = f"; {plan.done:,} were finalised before" if plan.done else ""
     run.say(f"{config.experiment}: {len(plan.cells):,} sessions of {', '.join(plan.variants)}{before}")
+    if plan.cells:
+        run.say("Getting the gateway ready, which takes some ten seconds ...")
     _play(settings, plan, run)
     if not run.stopping:
         _report(settings, config, run)
@@ -122,6 +124,7 @@ def _report(settings: Settings, config: Config, run: Run) -> None:
     with connect(settings.database) as connection:
         for name, path in files.items():
             artifacts.keep(connection, f"report.{name}", path, found["experiment"]["id"])
+    run.say(f"The report: {files['html']}")
 
 
 def _short(found: dict[str, Any]) -> list[dict[str, Any]]:

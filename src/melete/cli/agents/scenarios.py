@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from melete.cli._group import Group
+
 if TYPE_CHECKING:
     from melete.agents.scenario import Scenario
     from melete.records import Turn
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 WIDTH = 100
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """List, show, check and start scenarios: what an agent practises.
 

@@ -27,5 +27,4 @@ def command(folder: Path) -> None:
     if folder != Path("bench"):
         click.echo(f"  export MELETE_BENCH={folder.absolute()}")
     click.echo("  melete bench validate")
-    click.echo("  melete gateway up")
-    click.echo("  melete bench exec --variant careful --task capital")
+    click.echo("  melete bench run first_steps")

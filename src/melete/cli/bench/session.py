@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from melete.cli._group import Group
+from melete.records import SessionState
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,10 +19,11 @@ if TYPE_CHECKING:
     from melete.settings import Settings
 
 FORMATS = ("shell", "dotenv", "json", "powershell")
+STATES = [str(state) for state in SessionState]
 WATCH_S = 1.0
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Start, list, show, watch, finalize and abort sessions: the traffic of one harness with one task.
 
@@ -104,7 +108,7 @@ def _prepare(opened: Opened) -> None:
 @click.option("--variant", help="Only those of a variant.")
 @click.option("--task", help="Only those of a task card.")
 @click.option("--experiment", help="Only those of an experiment.")
-@click.option("--state", help="Only those in a state, such as live.")
+@click.option("--state", type=click.Choice(STATES), help="Only those in a state.")
 @click.option("--kind", type=click.Choice(["gateway", "rollout"]), help="Only those of a kind.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -137,9 +141,9 @@ def list_command(
             _show.print_json(found)
             return
         if not found:
-            click.echo(
-                "No session is there. Start one with: melete bench session start, or melete bench exec"
-            )
+            asked = any((variant, task, experiment, state, kind))
+            none = "No such session is there." if asked else "No session is there."
+            click.echo(f"{none} Start one with: melete bench session start, or melete bench exec")
             return
         rows = []
         for each in found:
@@ -160,7 +164,8 @@ def list_command(
                 )
             )
     head = ("session", "state", "outcome", "variant", "task", "attempt", "requests", "cost", "age")
-    _show.table(head, rows, right=("attempt", "requests", "cost", "age"))
+    spare = ("attempt", "requests", "age")
+    _show.table(head, rows, right=(*spare, "cost"), spare=spare)
 
 
 @command.command()
@@ -314,7 +319,8 @@ def _summary(settings: Settings, ended: SessionRecord) -> None:
 
 def _outcome(session: SessionRecord) -> str:
     word = {True: "solved", False: "not solved", None: ""}[session.solved]
-    score = "" if session.score is None else f"score {session.score:.2f}"
+    said = session.solved is not None and session.score == session.solved
+    score = "" if session.score is None or said else f"score {session.score:.2f}"
     return ", ".join(part for part in (word, score) if part) or "no outcome"
 
 
