@@ -40,6 +40,7 @@ from melete.runs import report
 from melete.settings import Settings
 from melete.store import database
 
+PROGRAM = [sys.executable, "-P", "-m", "melete.jobs.child"]
 EXECUTORS = "melete.jobs.executors"
 TELL_S = 300.0
 LAST_SECONDS_S = 30.0
@@ -55,18 +56,23 @@ class NotOurs(MeleteError):
 def command(job: str, number: int, attempt: int) -> list[str]:
     """The command line of a child, for an executor; it finds the processes that this Python finds."""
     beside = [part for root in list(melete.__path__)[1:] for part in ("--with", root)]
-    return [sys.executable, "-P", "-m", "melete.jobs.child", *beside, job, str(number), str(attempt)]
+    return [*PROGRAM, *beside, job, str(number), str(attempt)]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def arguments(command: list[str]) -> list[str]:
+    """What `main` is given by a command line of `command`."""
+    return command[len(PROGRAM) :]
+
+
+def main(given: list[str] | None = None) -> int:
     """Runs one attempt; the exit code is that of the process, or 0 if the attempt was not ours any more."""
     parser = argparse.ArgumentParser(prog="melete.jobs.child")
     parser.add_argument("--with", dest="beside", action="append", default=[])
     parser.add_argument("job")
     parser.add_argument("number", type=int)
     parser.add_argument("attempt", type=int)
-    told = parser.parse_args(arguments)
-    melete.__path__.extend(told.beside)
+    told = parser.parse_args(given)
+    melete.__path__.extend(root for root in told.beside if root not in melete.__path__)
     try:
         settings = configured.load()
         with database.opened(settings.database) as engine:

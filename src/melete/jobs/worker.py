@@ -26,13 +26,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from melete import find
 from melete.errors import DeviceError, MeleteError, StorageError
-from melete.jobs import child, claims, devices
+from melete.jobs import child, claims, devices, nursery
 from melete.jobs.claims import Claim, Ending, Worker
 from melete.jobs.home import home_id
 from melete.jobs.states import StepState, Wanted
@@ -68,7 +69,7 @@ class Options:
 class Child:
     """A process that is watched: one of our own, or one that a dead worker left."""
 
-    def __init__(self, claim: Claim, started: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, claim: Claim, started: subprocess.Popen[bytes] | nursery.Forked | None) -> None:
         self.claim = claim
         self.started = started
         self.pid = started.pid if started is not None else claim.pid
@@ -189,9 +190,9 @@ class Loop:
     def _start(self, claim: Claim) -> None:
         """Starts the child of a claim; one that cannot be started has failed."""
         step = claim.step
-        argv, more = find.load(child.EXECUTORS, step.executor, "executor").command(
-            claim, child.command(claim.job, step.number, step.attempt)
-        )
+        executor = find.load(child.EXECUTORS, step.executor, "executor")
+        told = child.command(claim.job, step.number, step.attempt)
+        argv, more = executor.command(claim, told)
         environ = {
             **os.environ,
             "MELETE_HOME": str(self.settings.home.resolve()),
@@ -202,9 +203,7 @@ class Loop:
             path = child.log_file(self.settings, claim.job, step.number, step.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as log:
-                started = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
-                )  # fmt: skip
+                started = self._run(argv, environ, log, forks=getattr(executor, "FORKS", False))
         except OSError as error:
             text = f"its process could not be started: {error.strerror} ({argv[0]})"
             claims.finish(
@@ -214,6 +213,17 @@ class Loop:
         self.children[claim.job, step.number] = Child(claim, started)
         on = f" on GPU {', '.join(map(str, step.gpus))}" if step.gpus else ""
         self.say(f"{claim.job} {step.name}: started{on}, attempt {step.attempt}")
+
+    def _run(
+        self, argv: list[str], environ: dict[str, str], log: IO[bytes], *, forks: bool
+    ) -> subprocess.Popen[bytes] | nursery.Forked:
+        """Starts a process: forked from this one, which has loaded what every child needs, where that is safe."""
+        if forks and nursery.is_safe():
+            self.engine.dispose()  # no connection may be open in two processes
+            return nursery.fork(child.main, child.arguments(argv), environ, log)
+        return subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
+        )
 
     def _reap(self) -> None:
         """Takes leave of children that have ended; most have told their end themselves."""
@@ -319,6 +329,7 @@ def work(settings: Settings, options: Options, say: Callable[[str], None] = prin
         options.cpu_slots,
         executors,
     )
+    nursery.load()
     with database.opened(settings.database) as engine:
         loop = Loop(settings, engine, worker, options, say)
         slots = [f"GPU {gpu}" for gpu in gpus] + [f"{options.cpu_slots} on the CPU"] * (options.cpu_slots > 0)

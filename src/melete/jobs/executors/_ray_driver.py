@@ -15,11 +15,14 @@ def on_the_node(child: list[str], environ: dict[str, str], log: str) -> int:
     import ctypes
     import signal
 
+    import ray  # type: ignore[import-not-found]
+
     def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    with open(log, "ab") as said:
+    with open(log, "ab", buffering=0) as said:
+        said.write(f"Ray: on node {ray.get_runtime_context().get_node_id()}\n".encode())
         started = subprocess.Popen(
             child,
             stdin=subprocess.DEVNULL,
@@ -36,7 +39,7 @@ def main() -> int:
     task = json.loads(sys.argv[1])
     log = os.readlink("/proc/self/fd/1")
     environ = {name: value for name, value in os.environ.items() if name.startswith("MELETE_")}
-    import ray  # type: ignore[import-not-found]
+    import ray
 
     try:
         ray.init(address="auto", log_to_driver=False, logging_level="ERROR")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from melete.jobs.claims import Claim
 from melete.settings import Settings
 
+FORKS = True
+
 
 def problem(settings: Settings) -> str | None:
     """Nothing is needed."""

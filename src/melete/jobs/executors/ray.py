@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import melete
@@ -20,6 +21,8 @@ from melete.settings import Settings
 
 CURRENT = Path("/tmp/ray/ray_current_cluster")
 """Where `ray start` writes down the cluster of this machine."""
+NAME_ONE = "Set RAY_ADDRESS=HOST:PORT, or start one on this machine: ray start --head"
+ANSWER_S = 5.0
 DRIVER = Path(__file__).with_name("_ray_driver.py")
 
 
@@ -27,8 +30,18 @@ def problem(settings: Settings) -> str | None:
     """Why Ray cannot be used here."""
     if python() is None:
         return "Ray is not installed. Install it in an environment of its own: python tools/envs.py ray"
-    if not os.environ.get("RAY_ADDRESS") and not CURRENT.is_file():
-        return "no Ray cluster is known. Set RAY_ADDRESS=HOST:PORT, or start one on this machine: ray start --head"
+    address = os.environ.get("RAY_ADDRESS") or (CURRENT.read_text().strip() if CURRENT.is_file() else "")
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        return (
+            f"RAY_ADDRESS is {address!r}, not HOST:PORT."
+            if address
+            else f"no Ray cluster is known. {NAME_ONE}"
+        )
+    try:
+        socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=ANSWER_S).close()
+    except OSError as error:
+        return f"no Ray cluster answers at {address} ({error.strerror or error}). {NAME_ONE}"
     return None
 
 

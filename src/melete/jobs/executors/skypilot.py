@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from melete.runs.run import Run
 
 
+FORKS = True
+
+
 def problem(settings: Settings) -> str | None:
     """Why SkyPilot cannot be used here."""
     try:
