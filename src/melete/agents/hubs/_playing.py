@@ -7,7 +7,8 @@ where the agent was defined and where its guard and its trace are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from melete import settings
@@ -54,6 +55,16 @@ class Order:
     def from_dict(cls, value: Mapping[str, Any]) -> Order:
         """From JSON."""
         return cls(**{**value, "task": Task(**value["task"])})
+
+
+def orders_of(
+    tasks: Sequence[Task], group: str, mode: str, seeds: Sequence[int], timeout_s: float | None
+) -> list[Order]:
+    """What `Hub.submit` was given as orders, each with an id of its own."""
+    return [
+        Order(uuid.uuid4().hex, task, group, mode, seed, timeout_s)
+        for task, seed in zip(tasks, seeds, strict=True)
+    ]
 
 
 class Playground:

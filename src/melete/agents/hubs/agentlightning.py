@@ -20,7 +20,6 @@ import json
 import secrets
 import threading
 import time
-import uuid
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ import httpx
 from melete.agents.hub import Episode, Mode, Move, PolicyRef, Setup
 from melete.agents.hubs._child import Child
 from melete.agents.hubs._http import Clients
-from melete.agents.hubs._playing import MODEL, Order, Playground, Served, outcome_of, summary
+from melete.agents.hubs._playing import MODEL, Order, Playground, Served, orders_of, outcome_of, summary
 from melete.agents.hubs._relay import Relay, finish
 from melete.errors import ConfigError, HubError, MeleteError
 
@@ -130,10 +129,7 @@ class Hub:
         timeout_s: float | None = None,
     ) -> list[str]:
         """See `Hub.submit`."""
-        orders = [
-            Order(uuid.uuid4().hex, task, group, mode, seed, timeout_s)
-            for task, seed in zip(tasks, seeds, strict=True)
-        ]
+        orders = orders_of(tasks, group, mode, seeds, timeout_s)
         self._open.update((order.id, order) for order in orders)
         rollouts = [
             {

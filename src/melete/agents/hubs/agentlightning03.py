@@ -12,14 +12,13 @@ which is how long 0.3.0 takes to import. The 0.x line is no longer developed: pr
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from melete.agents.hub import Episode, Mode, Move, PolicyRef, Setup
 from melete.agents.hubs._child import Child
-from melete.agents.hubs._playing import Order, Playground, Served, outcome_of, summary
+from melete.agents.hubs._playing import Order, Playground, Served, orders_of, outcome_of, summary
 from melete.agents.hubs._relay import Relay
 from melete.errors import HubError
 
@@ -84,10 +83,7 @@ class Hub:
         timeout_s: float | None = None,
     ) -> list[str]:
         """See `Hub.submit`."""
-        orders = [
-            Order(uuid.uuid4().hex, task, group, mode, seed, timeout_s)
-            for task, seed in zip(tasks, seeds, strict=True)
-        ]
+        orders = orders_of(tasks, group, mode, seeds, timeout_s)
         self._open.update((order.id, order) for order in orders)
         self._send("submit", orders=[order.to_dict() for order in orders])
         return [order.id for order in orders]

@@ -142,15 +142,6 @@ class AirlineWorld(TauWorld):
         return reservation
 
     @tool
-    def calculate(self, expression: str) -> str:
-        """Work out an arithmetic expression.
-
-        Args:
-            expression: Numbers, `+ - * /` and parentheses, such as '2 + 2'.
-        """
-        return self.calculated(expression)
-
-    @tool
     def cancel_reservation(self, reservation_id: str) -> Record:
         """Cancel a whole reservation; refunds arrive in 5 to 7 days. Needs the user's yes.
 
@@ -243,24 +234,6 @@ class AirlineWorld(TauWorld):
         certificate = f"certificate_{number:07d}"
         methods[certificate] = {"source": "certificate", "amount": amount, "id": certificate}
         return f"Certificate {certificate} added to user {user_id} with amount {amount:g}."
-
-    @tool
-    def think(self, thought: str) -> str:
-        """Think in writing. Nothing is looked up or changed.
-
-        Args:
-            thought: The thought.
-        """
-        return ""
-
-    @tool
-    def transfer_to_human_agents(self, summary: str) -> str:
-        """Hand the user over to a human agent, if the request is beyond these tools.
-
-        Args:
-            summary: What the user wants and what was done.
-        """
-        return self.transferred()
 
     @tool
     def update_reservation_baggages(

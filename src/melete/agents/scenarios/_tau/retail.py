@@ -61,15 +61,6 @@ class RetailWorld(TauWorld):
         return f"I want to {words}{', ' if rest else ''}{', '.join(rest)}."
 
     @tool
-    def calculate(self, expression: str) -> str:
-        """Work out an arithmetic expression.
-
-        Args:
-            expression: Numbers, `+ - * /` and parentheses, such as '2 + 2'.
-        """
-        return self.calculated(expression)
-
-    @tool
     def cancel_pending_order(
         self, order_id: str, reason: Literal["no longer needed", "ordered by mistake"]
     ) -> Record:
@@ -280,24 +271,6 @@ class RetailWorld(TauWorld):
         order["return_items"] = sorted(item_ids)
         order["return_payment_method_id"] = payment_method_id
         return order
-
-    @tool
-    def think(self, thought: str) -> str:
-        """Think in writing. Nothing is looked up or changed.
-
-        Args:
-            thought: The thought.
-        """
-        return ""
-
-    @tool
-    def transfer_to_human_agents(self, summary: str) -> str:
-        """Hand the user over to a human agent, if the request is beyond these tools.
-
-        Args:
-            summary: What the user wants and what was done.
-        """
-        return self.transferred()
 
     def _item(self, item_id: str) -> str:
         for product in self.journal.tables["products"].values():

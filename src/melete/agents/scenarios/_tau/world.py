@@ -11,7 +11,7 @@ from abc import abstractmethod
 from typing import Any
 
 from melete.actions.action import ToolAction
-from melete.actions.tools import ToolFailure
+from melete.actions.tools import ToolFailure, tool
 from melete.agents.scenario import World
 from melete.agents.scenarios._tau import person
 from melete.agents.scenarios._tau.journal import Journal, Record
@@ -102,11 +102,12 @@ class TauWorld(World):
             raise ToolFailure("user not found")
         return user
 
-    def calculated(self, expression: str) -> str:
-        """Value of an expression, rounded to cents.
+    @tool
+    def calculate(self, expression: str) -> str:
+        """Work out an arithmetic expression.
 
-        Raises:
-            ToolFailure: it has no value.
+        Args:
+            expression: Numbers, `+ - * /` and parentheses, such as '2 + 2'.
         """
         try:
             value = evaluate(expression)
@@ -114,8 +115,22 @@ class TauWorld(World):
             raise ToolFailure(str(error)) from error
         return show(value) if isinstance(value, (bool, int)) else show(round(value, 2))
 
-    def transferred(self) -> str:
-        """Notes that a human agent takes over; the customer then says no more."""
+    @tool
+    def think(self, thought: str) -> str:
+        """Think in writing. Nothing is looked up or changed.
+
+        Args:
+            thought: The thought.
+        """
+        return ""
+
+    @tool
+    def transfer_to_human_agents(self, summary: str) -> str:
+        """Hand the user over to a human agent, if the request is beyond these tools.
+
+        Args:
+            summary: What the user wants and what was done.
+        """
         self.state["transferred"] = True
         return "Transfer successful"
 
