@@ -23,7 +23,7 @@ GUARD = {
     "name": "switches",
     "version": 1,
     "rules": [
-        {"allow_list": {"tools": ["look", "switch", "explode", "shout"]}},
+        {"allow_list": {"tools": ["look", "switch", "explode", "shout", "wait"]}},
         {"precondition": {"tool": "switch", "needs": "look", "reason": "look first."}},
         {"confirmation": {"tool": "explode"}},
     ],
@@ -69,6 +69,12 @@ class Room(World):
     def shout(self) -> str:
         """Give back five megabytes."""
         return "a" * 5_000_000
+
+    @tool(timeout_s=0.05)
+    def wait(self) -> str:
+        """Wait for what never comes."""
+        while True:
+            pass
 
     @tool
     def burn(self) -> str:
@@ -167,6 +173,16 @@ def test_tool_that_raises_fails_and_the_episode_goes_on(environment: Environment
     observation, _, terminated, _, info = environment.step(ToolAction("explode", {}))
     assert "RuntimeError: boom" in observation
     assert (terminated, info["ok"], info["confirmed"]) == (False, False, True)
+
+
+def test_tool_that_hangs_fails_in_time_and_the_episode_goes_on(environment: Environment) -> None:
+    observation, _, terminated, _, info = environment.step(ToolAction("wait", {}))
+    assert "0.05 s" in observation
+    assert (terminated, info["ok"]) == (False, False)
+    for move in (LOOK, ON, Message("It is on.")):
+        environment.step(move)
+    assert environment.outcome.success
+    assert (environment.outcome.tool_calls, environment.outcome.tool_calls_ok) == (3, 2)
 
 
 def test_call_that_the_person_does_not_confirm_is_not_executed(environment: Environment) -> None:

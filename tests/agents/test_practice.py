@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import torch
 from agents import trial_shop
 from agents.trial_shop import Shop
 from llm.tiny import transformers_folder
+from melete.agents import exam_url
 from melete.agents import hub as hubs
+from melete.agents.exam import EXAM_SEED
 from melete.agents.gather import REVIVALS, Gathering
 from melete.agents.hub import Episode, Move, Played, PolicyRef, Setup
 from melete.agents.hubs import local
-from melete.agents.measure import count, play_all
+from melete.agents.measure import count, play_all, spent_by
 from melete.agents.processes.train import Config
 from melete.agents.rollout import EnginePlayer, Ticket
 from melete.agents.train import advantages, schedule_of
@@ -38,6 +41,8 @@ from melete.llm.tokenizer import Tokenizer
 from melete.records import RunRecord
 from melete.runs import checkpoints
 from melete.runs.run import Run
+from melete.serve import models
+from melete.serve.server import Server
 from melete.settings import Settings, load
 
 CPU = torch.device("cpu")
@@ -140,6 +145,12 @@ def test_practice_writes_figures_samples_and_traces(settings: Settings, base: Pa
     assert len({step["episode"] for step in steps}) == 36
     (sample,) = (folder / "samples").iterdir()
     assert "<|tool_call|>" in sample.read_text()
+
+
+def test_practice_with_a_kl_weight_reports_how_far_it_has_gone(settings: Settings, base: Path) -> None:
+    first, second = lines(settings, practise(settings, base, steps=2, held_out=2, kl=0.1, ahead=False))
+    assert first["kl"] == pytest.approx(0.0, abs=1e-3)
+    assert second["kl"] > first["kl"]
 
 
 def _ids(steps: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -262,7 +273,8 @@ def test_rollout_that_takes_too_long_is_a_timeout_and_its_siblings_go_on(engine:
 
 def test_measure_counts_what_happened_and_is_paired_by_seed(engine: Engine, base: Path) -> None:
     tasks = Shop().tasks("held_out", 20)
-    first, second = (count(play_all(player(engine, base), tasks, 7, 20), "held_out", "free", 7) for _ in "ab")
+    games = [play_all(player(engine, base), tasks, 7, 20) for _ in "ab"]
+    first, second = (count(game, "held_out", "free", 7, spent_by(game)) for game in games)
     assert first == second
     assert first.tasks == 20
     assert first.reliability[1] <= first.tool_calls_ok / first.tool_calls <= first.reliability[2]
@@ -281,6 +293,20 @@ def test_advantages_of_groups_that_differ_little_are_left_out() -> None:
     mixed = Group("b", 0, task, (1, 2), {0: episode(1.0), 1: episode(0.0)})
     ((first, second),) = advantages([close, mixed], refusal_cost=0.0)
     assert (first[1], second[1]) == (0.5, -0.5)
+
+
+def test_advantages_with_a_refusal_cost_count_what_the_guard_refused() -> None:
+    from melete.agents.environment import Outcome
+    from melete.agents.gather import Group
+
+    def refused(times: int, number: int) -> Episode:
+        outcome = Outcome(True, 1.0, 2, 2, times, 2, {}, False)
+        return replace(episode(1.0, number=number), outcome=outcome)
+
+    group = Group("a", 0, Shop().tasks("train", 1)[0], (1, 2), {0: refused(0, 0), 1: refused(2, 1)})
+    assert advantages([group], refusal_cost=0.0) == []
+    ((clean, costly),) = advantages([group], refusal_cost=0.2)
+    assert (clean[1], costly[1]) == (pytest.approx(0.2), pytest.approx(-0.2))
 
 
 def test_schedule_of_minutes_falls_with_the_time_that_is_spent() -> None:
@@ -420,6 +446,24 @@ def test_evaluate_reports_each_split_and_decoding_apart(settings: Settings, base
     record = execute("agents.evaluate", values, Options(settings=settings))
     rows = [(row["split"], row["decoding"]) for row in record.result["measured"]]
     assert rows == [("held_out", "free"), ("unseen", "free"), ("held_out", "schema")]
+
+
+def test_exam_through_a_url_plays_the_episodes_that_the_engine_plays(
+    settings: Settings, engine: Engine, base: Path
+) -> None:
+    tasks = Shop().tasks("held_out", 24)
+    own = play_all(player(engine, base), tasks, EXAM_SEED, 8)
+    with Server(models.load_all([f"shop={base}"], settings, device="cpu", slots=8), settings) as server:
+        policy = PolicyRef(f"{server.url}/v1", "shop", 0, "none")
+        sampling = {"temperature": 1.0, "max_tokens": 48}
+        other, spent = exam_url.play_tasks(Shop(), policy, sampling, tasks, 4, 60.0)
+    # A server refuses a turn that might not fit into the context; the engine begins it.
+    both = [(one, two) for one, two in zip(own, other, strict=True) if two.status == "ok"]
+    assert len(both) > 10
+    for one, two in both:
+        assert two.outcome == one.outcome
+    assert spent is not None
+    assert spent.tokens >= sum(one.tokens for one, _ in both)
 
 
 def test_practice_on_an_empty_split_is_a_clear_error(settings: Settings, base: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from melete.errors import ConfigError, NotOfferedError, ServerError, UnknownNameError
 from melete.evals import run as evaluation
 from melete.evals.model import Generate, ScoreRequest
-from melete.evals.url import UrlModel
+from melete.evals.url import UrlModel, key
 from melete.records import Conversation, Turn
 from melete.serve.server import Server
 from melete.settings import Settings
@@ -276,7 +276,5 @@ def test_command_with_an_unset_key_variable_names_it(call: Any) -> None:
 
 
 def test_own_token_is_sent_to_this_machine_only() -> None:
-    from melete.evals.processes.run import Config, key
-
-    assert key(Config(url="http://127.0.0.1:8675"), "token") == "token"
-    assert key(Config(url="https://api.example.com/v1"), "token") is None
+    assert key("http://127.0.0.1:8675", "", "token") == "token"
+    assert key("https://api.example.com/v1", "", "token") is None

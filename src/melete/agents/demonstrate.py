@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from melete.agents import scenario as scenarios
-from melete.errors import ConfigError
+from melete.agents.alone import require_one_process
 from melete.runs.folder import replace_file
 
 if TYPE_CHECKING:
@@ -24,10 +24,9 @@ def write(config: Config, run: Run) -> None:
     Raises:
         ConfigError: the scenario cannot be played here.
     """
+    require_one_process("Writing demonstrations")
     scenario = scenarios.load(config.scenario)
-    missing = scenario.unavailable()
-    if missing:
-        raise ConfigError(f"The scenario {scenario.name} cannot be played here: {missing}")
+    scenario.require_playable()
     assert run.folder is not None
     folder = run.folder / "data"
     folder.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from melete.agents.measure import Decoding, Measured, count, play_all, schema_constraint
+from melete.agents.measure import Decoding, Measured, count, play_all, schema_constraint, spent_by
 from melete.agents.rollout import EnginePlayer
 
 if TYPE_CHECKING:
@@ -78,28 +78,16 @@ class Exam:
             self._model.engine.swap(learner.weights())
         rows = []
         with self._run.timed(f"exam {when}"):
-            for split, decoding in self._plan():
+            plan = outline(self._scenario, self._config.greedy, self._config.constrained)
+            for split, decoding in plan:
                 tasks = self.tasks(split)
                 rows.append(self._play(tasks, split, decoding, when))
-                row = rows[-1]
-                self._run.say(
-                    f"{when}, {split}, {decoding}: tool reliability {row.reliability[0]:.1%} of "
-                    f"{row.tool_calls:,} calls, {row.success[0]:.1%} of {row.tasks} tasks solved"
-                )
+                self._run.say(sentence(when, rows[-1]))
         return rows
 
     def tasks(self, split: str) -> list[Task]:
         """The exam's tasks of a split: at most as many as there are."""
         return self._scenario.tasks(split, self._config.held_out)
-
-    def _plan(self) -> list[tuple[str, Decoding]]:
-        splits = [split for split in self._scenario.splits if split != "train"]
-        plan: list[tuple[str, Decoding]] = [(split, "free") for split in splits]
-        if self._config.greedy:
-            plan += [(split, "greedy") for split in splits]
-        if self._config.constrained:
-            plan.append((splits[0], "schema"))
-        return plan
 
     def _play(self, tasks: list[Task], split: str, decoding: Decoding, when: str) -> Measured:
         if decoding == "schema" and self._limits is None:
@@ -117,4 +105,25 @@ class Exam:
             name = when if decoding == "free" else f"{when}-{decoding}"
             self._recording.keep(episodes, name, decoding=decoding)
             self._recording.flush()
-        return count(episodes, split, decoding, EXAM_SEED)
+        return count(episodes, split, decoding, EXAM_SEED, spent_by(episodes))
+
+
+def outline(
+    scenario: Scenario, greedy: bool = False, constrained: bool = False
+) -> list[tuple[str, Decoding]]:
+    """The rows of an exam: each split that practice never sees, with each way of decoding."""
+    splits = [split for split in scenario.splits if split != "train"]
+    rows: list[tuple[str, Decoding]] = [(split, "free") for split in splits]
+    if greedy:
+        rows += [(split, "greedy") for split in splits]
+    if constrained:
+        rows.append((splits[0], "schema"))
+    return rows
+
+
+def sentence(when: str, row: Measured) -> str:
+    """A row in words."""
+    return (
+        f"{when}, {row.split}, {row.decoding}: tool reliability {row.reliability[0]:.1%} of "
+        f"{row.tool_calls:,} calls, {row.success[0]:.1%} of {row.tasks} tasks solved"
+    )

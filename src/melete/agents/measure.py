@@ -29,6 +29,14 @@ ADVANCE_S = 1.0
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Tokens that a server counted, where the episodes hold none themselves."""
+
+    prompt_tokens: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Measured:
     """What came of the requests of one split.
 
@@ -43,9 +51,9 @@ class Measured:
         success: share of solved tasks, with the ends of its 95 % interval.
         policies_broken: episodes in which the guard had to refuse what could have been executed.
         failed: episodes that ended by an error or a timeout.
-        tokens: tokens written.
-        prompt_tokens: tokens read, each turn's prompt counted whole.
-        tokens_per_solved: None if nothing was solved.
+        tokens: tokens written; None if nobody counted them.
+        prompt_tokens: tokens read, each turn's prompt counted whole; None likewise.
+        tokens_per_solved: None if nothing was solved or counted.
         calls_per_task: mean.
         solved: for each task, 1 or 0.
     """
@@ -60,8 +68,8 @@ class Measured:
     success: tuple[float, float, float]
     policies_broken: int
     failed: int
-    tokens: int
-    prompt_tokens: int
+    tokens: int | None
+    prompt_tokens: int | None
     tokens_per_solved: float | None
     calls_per_task: float
     solved: tuple[int, ...]
@@ -85,8 +93,18 @@ def play_all(player: Player, tasks: Sequence[Task], seed: int, at_once: int) -> 
     return [ended[ticket.id] for ticket in tickets]
 
 
-def count(episodes: Sequence[Episode], split: str, decoding: Decoding, seed: int) -> Measured:
-    """Counts finished episodes, at least one."""
+def spent_by(episodes: Sequence[Episode]) -> Spent:
+    """The tokens of recorded completions."""
+    return Spent(
+        sum(len(move.prompt_ids) for episode in episodes for move in episode.moves),
+        sum(episode.tokens for episode in episodes),
+    )
+
+
+def count(
+    episodes: Sequence[Episode], split: str, decoding: Decoding, seed: int, spent: Spent | None
+) -> Measured:
+    """Counts finished episodes, at least one; `spent` is None where the tokens are not known."""
     outcomes = [episode.outcome for episode in episodes]
     calls = [outcome.tool_calls if outcome else 0 for outcome in outcomes]
     good = [outcome.tool_calls_ok if outcome else 0 for outcome in outcomes]
@@ -94,9 +112,9 @@ def count(episodes: Sequence[Episode], split: str, decoding: Decoding, seed: int
         int(episode.status == "ok" and episode.outcome is not None and episode.outcome.success)
         for episode in episodes
     )
-    tokens = sum(episode.tokens for episode in episodes)
+    done = sum(solved)
     reliability = metrics.cluster_rate(good, calls) if sum(calls) else metrics.Interval(0.0, 0.0, 1.0, 0)
-    success = metrics.success_rate(sum(solved), len(solved))
+    success = metrics.success_rate(done, len(solved))
     return Measured(
         split=split,
         decoding=decoding,
@@ -108,9 +126,9 @@ def count(episodes: Sequence[Episode], split: str, decoding: Decoding, seed: int
         success=(success.value, success.low, success.high),
         policies_broken=sum(bool(outcome and outcome.policy_broken) for outcome in outcomes),
         failed=sum(episode.status != "ok" for episode in episodes),
-        tokens=tokens,
-        prompt_tokens=sum(len(move.prompt_ids) for episode in episodes for move in episode.moves),
-        tokens_per_solved=tokens / sum(solved) if sum(solved) else None,
+        tokens=spent.tokens if spent else None,
+        prompt_tokens=spent.prompt_tokens if spent else None,
+        tokens_per_solved=spent.tokens / done if spent and done else None,
         calls_per_task=sum(calls) / len(episodes),
         solved=solved,
     )
@@ -141,7 +159,7 @@ def table(rows: Sequence[tuple[str, Measured]]) -> list[str]:
             _rate(row.success),
             f"{row.tasks:,}",
             f"{row.policies_broken:,}",
-            "none" if row.tokens_per_solved is None else f"{row.tokens_per_solved:,.0f}",
+            _per_solved(row),
             f"{row.calls_per_task:.2f}",
         )
         for when, row in rows
@@ -183,6 +201,12 @@ def schema_constraint(lm: LM, scenario: Scenario) -> Any:
         return grammars.for_request(request)
 
     return fresh
+
+
+def _per_solved(row: Measured) -> str:
+    if row.tokens_per_solved is not None:
+        return f"{row.tokens_per_solved:,.0f}"
+    return "unknown" if 1 in row.solved else "none"
 
 
 def _rate(rate: tuple[float, float, float]) -> str:

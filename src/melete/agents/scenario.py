@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from melete import find, settings
 from melete.actions.action import Message, ToolAction
-from melete.errors import ScenarioError, ScenarioNotFoundError
+from melete.errors import ConfigError, ScenarioError, ScenarioNotFoundError
 from melete.records import Conversation, Turn
 
 if TYPE_CHECKING:
@@ -192,6 +192,15 @@ class Scenario(ABC):
     def unavailable(self) -> str | None:
         """Why the scenario cannot be played here, such as data that is not at hand; None if it can."""
         return None
+
+    def require_playable(self) -> None:
+        """Nothing, if the scenario can be played here.
+
+        Raises:
+            ConfigError: it cannot; see `unavailable`.
+        """
+        if reason := self.unavailable():
+            raise ConfigError(f"The scenario {self.name} cannot be played here: {reason}")
 
     def progress(self, state: State) -> float:
         """Share of the task's steps that were done right, from 0 to 1."""

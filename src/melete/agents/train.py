@@ -24,6 +24,7 @@ from melete import metrics
 from melete import settings as settings_module
 from melete.agents import hub as hubs
 from melete.agents import scenario as scenarios
+from melete.agents.alone import require_one_process
 from melete.agents.exam import Exam
 from melete.agents.gather import Gathered, Gathering, Group
 from melete.agents.hub import Episode, Played, PolicyRef, Setup
@@ -50,6 +51,7 @@ LEAST_SPREAD = 0.05
 
 def train(config: Config, run: Run) -> None:
     """Practises a scenario; see the head of this file."""
+    require_one_process("Practice", "A model that needs several GPUs is handed over: melete agents handover.")
     if config.ahead and config.max_staleness < 1:
         raise ConfigError(
             "What is played ahead is one version old, and --max-staleness 0 drops it all.",
@@ -153,9 +155,7 @@ def practice_tasks(scenario: Scenario, config: Config) -> list[Task]:
     Raises:
         ConfigError: the scenario cannot be played here, or has no task to practise.
     """
-    missing = scenario.unavailable()
-    if missing:
-        raise ConfigError(f"The scenario {scenario.name} cannot be played here: {missing}")
+    scenario.require_playable()
     if "train" not in scenario.splits:
         raise ConfigError(
             f"{scenario.name} has no split to practise on.", allowed=f"It has: {scenario.splits}."

@@ -12,12 +12,14 @@ the model's context is answered by an empty turn, counted in `notes`.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from melete.errors import ConfigError, MissingExtraError, NotOfferedError, ServerError, UnknownNameError
 from melete.evals.model import Generate, ScoreRequest, ScoreResult
@@ -30,9 +32,31 @@ except ModuleNotFoundError as error:
 
 AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
 LONGEST_PAUSE_S = 30.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DROPPABLE = ("temperature", "seed", "stop")
 T = TypeVar("T")
 Asked = TypeVar("Asked")
+
+
+def key(url: str, key_env: str, token: str | None) -> str | None:
+    """The key to send, read from the environment and kept nowhere; our own token goes to this machine only.
+
+    Args:
+        url: of the server.
+        key_env: variable that holds its key; empty is `token` on this machine and no key elsewhere.
+        token: of our own server.
+
+    Raises:
+        ConfigError: the variable that should hold it is not set.
+    """
+    if not key_env:
+        return token if urlsplit(url).hostname in LOOPBACK else None
+    if key_env not in os.environ:
+        raise ConfigError(
+            f"key_env: the environment variable {key_env} is not set.",
+            next_step=f"Set it to the server's key: export {key_env}=…",
+        )
+    return os.environ[key_env]
 
 
 class UrlModel:

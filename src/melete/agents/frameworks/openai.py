@@ -19,6 +19,7 @@ from melete.serve.recording import turn_seed
 
 if TYPE_CHECKING:
     import openai
+    from openai.types import CompletionUsage
     from openai.types.chat import ChatCompletionChunk
 
     from melete.agents.environment import Environment
@@ -42,6 +43,9 @@ class ToolLoop:
         system_prompt: first message, if it is not empty.
         most_calls: of completions for one answer.
         sampling: options of every completion; from a `seed` each completion gets one of its own.
+
+    Attributes:
+        usage: what the server counted of each completion; None for one of which it told nothing.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class ToolLoop:
         self._most_calls = most_calls
         self._sampling = dict(sampling or {})
         self._asked = 0
+        self.usage: list[CompletionUsage | None] = []
 
     def ask(self, text: str) -> str:
         """Says something to the model and returns its answer, after all the calls that it wants to make."""
@@ -84,8 +89,10 @@ class ToolLoop:
         """The next message of the model; token by token if it is asked for `stream`."""
         asked: Any = {"model": self.model, "messages": self.messages, **options}
         if asked.get("stream"):
+            self.usage.append(None)
             return joined(self.client.chat.completions.create(**asked))
         answer = self.client.chat.completions.create(**asked)
+        self.usage.append(answer.usage)
         message: dict[str, Any] = answer.choices[0].message.model_dump(exclude_none=True)
         return message
 
@@ -124,24 +131,22 @@ def client_of(base_url: str, api_key: str) -> openai.OpenAI:
 
 def default_agent() -> Agent:
     """See `Framework.default_agent`."""
+    return practise(plain)
 
-    def agent(session: Session) -> None:
-        client = client_of(session.base_url, session.api_key)
-        schemas = [tool.schema for tool in session.tools]
-        loop = ToolLoop(
-            client, session.model, schemas, session.propose, session.system_prompt, sampling=session.sampling
-        )
-        said: str | None = session.request
-        while said is not None:
-            said = session.say(loop.ask(said))
 
-    return agent
+def plain(session: Session) -> ToolLoop:
+    """A conversation with the session's model, prompt and tools."""
+    client = client_of(session.base_url, session.api_key)
+    schemas = [tool.schema for tool in session.tools]
+    return ToolLoop(
+        client, session.model, schemas, session.propose, session.system_prompt, sampling=session.sampling
+    )
 
 
 def wrap_agent(agent: Any) -> Agent:
     """See `Framework.wrap_agent`; `build` returns a function that is told what the person says and answers."""
     if isinstance(agent, ToolLoop):
-        return _practise(lambda session: _rebound(agent, session))
+        return practise(lambda session: _rebound(agent, session))
     if not callable(agent):
         raise ConfigError(
             f"{type(agent).__name__} is no agent of the openai client.",
@@ -149,7 +154,7 @@ def wrap_agent(agent: Any) -> Agent:
             "answer out.",
         )
     check(agent)
-    return _practise(lambda session: build_with(agent, session, list(session.tools)))
+    return practise(lambda session: build_with(agent, session, list(session.tools)))
 
 
 def extract_tools(agent: Any) -> list[Tool]:
@@ -182,7 +187,9 @@ def to_agent(trained: TrainedAgent, guarded: GuardedTools) -> ToolLoop:
     return ToolLoop(client, trained.model, schemas, guarded.propose, trained.system_prompt)
 
 
-def _practise(make: Callable[[Session], Any]) -> Agent:
+def practise(make: Callable[[Session], Any]) -> Agent:
+    """An agent that says what the person says to what `make` gives it for a session, until the episode is over."""
+
     def agent(session: Session) -> None:
         answer = make(session)
         answer = answer.ask if isinstance(answer, ToolLoop) else answer

@@ -6,17 +6,12 @@ The server may be ours (`melete serve`), a provider's or another engine's. Score
 
 from __future__ import annotations
 
-import os
-from urllib.parse import urlsplit
-
 from pydantic import Field
 
-from melete.errors import ConfigError
 from melete.runs.process import ProcessConfig
 from melete.runs.run import Run
 
 ECHO = "echo"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EXAMPLE = {"url": "echo", "tasks": ["toolcalls"], "limit": 2}
 
 
@@ -51,9 +46,9 @@ def main(config: Config, run: Run) -> None:
     if config.url == ECHO:
         in_run.evaluate(run, Guesser(), suite, settings=settings, limit=config.limit, seed=config.seed)
         return
-    from melete.evals.url import UrlModel
+    from melete.evals.url import UrlModel, key
 
-    secret = key(config, settings.token)
+    secret = key(config.url, config.key_env, settings.token)
     model = UrlModel(
         config.url, config.model, secret, concurrency=config.concurrency, timeout_s=config.timeout_s
     )
@@ -64,19 +59,3 @@ def main(config: Config, run: Run) -> None:
     for note in model.notes:
         run.say(f"Note: {note}.")
     run.result |= {"url": model.url, "model": model.name, "notes": model.notes}
-
-
-def key(config: Config, token: str | None) -> str | None:
-    """The key to send, read from the environment and kept nowhere; our own token goes to this machine only.
-
-    Raises:
-        ConfigError: the variable that should hold it is not set.
-    """
-    if not config.key_env:
-        return token if urlsplit(config.url).hostname in LOOPBACK else None
-    if config.key_env not in os.environ:
-        raise ConfigError(
-            f"key_env: the environment variable {config.key_env} is not set.",
-            next_step=f"Set it to the server's key: export {config.key_env}=…",
-        )
-    return os.environ[config.key_env]
