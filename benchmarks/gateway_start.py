@@ -27,6 +27,7 @@ from pathlib import Path
 import psutil
 
 from melete import settings as configured
+from melete import supervision
 from melete.gateway import environment, process, program, provider, state, supervise
 from melete.gateway.echo.server import Echo
 from melete.settings import Settings
@@ -89,7 +90,7 @@ def alone(found: program.Program, file: Path, *, ours: bool) -> tuple[float, flo
             command, env=environ, pass_fds=handed, stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while not supervise.answers(f"http://127.0.0.1:{port}", timeout_s=1):
+        while not supervision.answers(f"http://127.0.0.1:{port}/{supervise.HEALTH}", timeout_s=1):
             time.sleep(0.05)
         told = (
             time.perf_counter() - began_s,

@@ -18,7 +18,8 @@ SOURCE = Path(melete.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 GROUND = {
-    "errors", "settings", "find", "records", "documents", "runs", "datasets", "store", "metrics", "actions", "gateway",
+    "errors", "settings", "find", "records", "documents", "supervision", "runs", "datasets", "store", "metrics",
+    "actions", "gateway",
 }  # fmt: skip
 MAY = {
     "errors": set[str](),
@@ -26,12 +27,23 @@ MAY = {
     "find": {"errors"},
     "records": {"errors"},
     "documents": {"errors", "find"},
+    "supervision": {"errors"},
     "metrics": {"errors"},
     "runs": {"errors", "settings", "find", "records", "documents"},
     "datasets": {"errors", "settings", "find", "records", "runs"},
     "store": {"errors", "settings", "find", "records", "runs"},
     "actions": {"errors", "settings", "find", "records", "runs", "datasets"},
-    "gateway": {"errors", "settings", "find", "records", "documents", "runs", "store", "metrics"},
+    "gateway": {
+        "errors",
+        "settings",
+        "find",
+        "records",
+        "documents",
+        "supervision",
+        "runs",
+        "store",
+        "metrics",
+    },
     "evals": GROUND,
     "llm": {*GROUND, "evals"},
     "serve": {*GROUND, "evals", "llm"},
@@ -50,7 +62,8 @@ INSIDE_FUNCTIONS = {
 """What the roof may import besides, where the import stands inside a function."""
 QUICK = {
     "torch", "transformers", "peft", "fastapi", "uvicorn", "sqlalchemy", "alembic", "litellm", "jinja2",
-    "gymnasium", "openai", "langchain", "langgraph", "autogen_agentchat", "crewai", "sky", "pyarrow", "psycopg", "prometheus_client", "httpx",
+    "gymnasium", "openai", "langchain", "langgraph", "autogen_agentchat", "crewai", "sky",
+    "pyarrow", "psycopg", "prometheus_client", "httpx",
 }  # fmt: skip
 """Libraries that no file of the command line and no process file imports at its top."""
 

@@ -135,7 +135,7 @@ def test_up_on_a_port_in_use_is_one_message(call: Call, home: Settings, bench: P
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, _, err = call("gateway", "up", "--provider", "echo", "--port", str(taken.getsockname()[1]))
     assert code == 8
-    assert "is taken by another program" in err
+    assert "is already in use" in err
 
 
 def test_up_in_the_foreground_beside_another_gateway_is_refused(

@@ -402,7 +402,7 @@ def test_script_that_does_not_exist_is_answered_with_those_that_do() -> None:
 
 
 def test_port_that_is_taken_is_said(upstream: Echo) -> None:
-    with pytest.raises(ServerError, match=f"Port {upstream.port} of 127.0.0.1 is taken"):
+    with pytest.raises(ServerError, match=f"Port {upstream.port} on 127.0.0.1 is already in use"):
         Echo(port=upstream.port)
 
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from gateway_at_hand import BODIES, MODELS, SAID, ask, at_hand, said
-from melete.gateway import supervise
+from melete.gateway import config
 from melete.gateway.echo.script import Script
 from melete.gateway.environment import WARM_MODEL
 from melete.store import database
@@ -112,7 +112,7 @@ def test_metrics_of_litellm_have_their_names_and_no_key_or_session_on_them() -> 
     hand = at_hand()
     lent = hand.session()
     ask(hand.url, lent, "echo", "/v1/chat/completions")
-    key = supervise.scrape_key(hand.settings)
+    key = config.scrape_key(hand.settings)
     request = urllib.request.Request(f"{hand.url}/metrics", headers={"Authorization": f"Bearer {key}"})
     with urllib.request.urlopen(request, timeout=20) as response:
         page = response.read().decode()

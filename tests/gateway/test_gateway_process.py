@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from gateway_at_hand import settings_in
 from melete.errors import ConfigError, GatewayError, UnknownNameError
 from melete.gateway import logs, process, program, state, supervise
+from melete.gateway import plan as plans
 from melete.gateway.provider import Provider
 from melete.gateway.state import State
 from melete.settings import Settings
@@ -89,9 +90,9 @@ def test_pinned_version_is_that_of_the_lock_file() -> None:
 
 def test_check_kinds_with_an_unknown_kind_names_the_closest(told_litellm: Path) -> None:
     python = told_litellm.with_name("python")
-    process.check_kinds([made(kind="openai"), made(kind="melete"), made(kind="echo")], python)
+    plans.check_kinds([made(kind="openai"), made(kind="melete"), made(kind="echo")], python)
     with pytest.raises(UnknownNameError, match="Did you mean 'openai'"):
-        process.check_kinds([made(kind="opena1")], python)
+        plans.check_kinds([made(kind="opena1")], python)
 
 
 def test_up_without_a_provider_says_how_to_get_one(settings: Settings) -> None:
@@ -122,7 +123,7 @@ def test_up_on_a_port_in_use_is_one_error_before_anything_starts(tmp_path: Path,
     settings = settings_in(tmp_path, MELETE_LITELLM=str(told_litellm))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(GatewayError, match=f"Port {port} on 127.0.0.1 is taken") as caught:
+        with pytest.raises(GatewayError, match=f"Port {port} on 127.0.0.1 is already in use") as caught:
             process.up(settings, [made()], port=port)
     assert "--port" in str(caught.value)
     assert state.read(settings) is None
@@ -143,10 +144,10 @@ def test_prepare_makes_paths_absolute_because_the_supervisor_works_elsewhere(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "script.yaml").write_text("turns: []\n")
     settings = settings_in(tmp_path, MELETE_LITELLM=str(told_litellm), MELETE_DATABASE="sqlite:///here.db")
-    plan, environ = process.prepare(settings, [made(script="script.yaml")], "127.0.0.1")
+    plan, environ = plans.prepare(settings, [made(script="script.yaml")], "127.0.0.1")
     assert environ["MELETE_DATABASE"] == f"sqlite:///{tmp_path / 'here.db'}"
     assert plan.providers[0].script == str(tmp_path / "script.yaml")
-    assert process.supervise.Plan.from_json(plan.to_json()) == plan
+    assert plans.Plan.from_json(plan.to_json()) == plan
 
 
 def test_plan_digest_changes_with_a_key_but_does_not_hold_it(
@@ -156,7 +157,7 @@ def test_plan_digest_changes_with_a_key_but_does_not_hold_it(
     digests = []
     for key in ("sk-canary-one", "sk-canary-two", "sk-canary-two"):
         monkeypatch.setenv("A_KEY", key)
-        plan, _ = process.prepare(settings, [made(api_key="${A_KEY}")], "127.0.0.1")
+        plan, _ = plans.prepare(settings, [made(api_key="${A_KEY}")], "127.0.0.1")
         assert "canary" not in plan.to_json()
         digests.append(plan.digest)
     assert digests[0] != digests[1] == digests[2]
@@ -208,8 +209,8 @@ def test_claim_by_a_second_supervisor_is_refused(settings: Settings) -> None:
     held = state.claim(settings)
     assert held is not None
     code = (
-        "from pathlib import Path; from melete import settings; from melete.gateway import state; "
-        "state.HELD_S = 0.1; raise SystemExit(0 if state.claim(settings.load()) is None else 3)"
+        "from pathlib import Path; from melete import settings, supervision; from melete.gateway import state; "
+        "supervision.HELD_S = 0.1; raise SystemExit(0 if state.claim(settings.load()) is None else 3)"
     )
     with held:
         environ = {**os.environ, "MELETE_HOME": str(settings.home)}
@@ -318,7 +319,7 @@ def test_log_and_state_on_a_full_disk_end_nothing(small_disk: Callable[[int], Pa
     log = logs.Log(settings.gateway / "logs")
     supervisor = supervise.Supervisor(
         settings,
-        supervise.Plan("python", "1", "127.0.0.1", "d", (made(),), {}),
+        plans.Plan("python", "1", "127.0.0.1", "d", (made(),), {}),
         socket.create_server(("", 0)),
     )
     (place / "filler").write_bytes(b"x" * (os.statvfs(place).f_bavail * os.statvfs(place).f_frsize))

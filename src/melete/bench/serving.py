@@ -14,8 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from melete.bench.exec import end_group
 from melete.errors import ServerError
 from melete.gateway.provider import Provider
 from melete.settings import Settings
+from melete.supervision import answers
 
 HOST = "127.0.0.1"
 WAIT_S = 300.0
@@ -62,7 +61,7 @@ class Served:
         """
         deadline = time.monotonic() + wait_s
         for child in self.children:
-            while not _answers(child.url):
+            while not answers(f"{child.url}/models", timeout_s=5):
                 if child.process.poll() is not None or time.monotonic() > deadline:
                     raise ServerError(
                         f"melete serve did not come up at {child.url}: {child.last_line()}",
@@ -130,11 +129,3 @@ def _free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/models", timeout=5) as response:
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False

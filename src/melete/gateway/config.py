@@ -15,7 +15,10 @@ from urllib.parse import urlsplit
 import yaml
 
 from melete.gateway import environment
+from melete.gateway.issuers import new_key
 from melete.gateway.provider import OURS, REFERENCE, OfferedModel, Provider, offered
+from melete.gateway.state import folder
+from melete.settings import Settings
 
 HOOK = "melete.gateway.hook"
 NO_KEY = "no-key-needed"
@@ -108,6 +111,14 @@ def write(path: Path, content: str) -> None:
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(content)
     draft.replace(path)
+
+
+def scrape_key(settings: Settings) -> str:
+    """The key that Prometheus uses for LiteLLM's metrics; made once, kept in a file that only its owner can read."""
+    file = folder(settings) / "scrape.key"
+    if not file.is_file():
+        write(file, new_key())
+    return file.read_text(encoding="utf-8").strip()
 
 
 def keepalive_s(providers: Sequence[Provider]) -> int:

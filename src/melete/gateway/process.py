@@ -2,34 +2,32 @@
 
 A supervisor of ours owns the listening socket and starts LiteLLM on it, so that a taken port is one error before
 anything starts, the port stays through restarts, and a call that comes while LiteLLM restarts waits instead of being
-refused. Everything that can be wrong in what the user wrote is said before anything starts.
+refused. Everything else that can be wrong is said by `plan`, before anything starts.
 """
 
 from __future__ import annotations
 
-import errno
-import hmac
-import importlib.util
 import os
-import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from melete import settings as configured
-from melete.errors import ConfigError, GatewayError, MissingExtraError, UnknownNameError
-from melete.gateway import environment, logs, program, state, supervise
-from melete.gateway.provider import OURS, Provider, check_keys, offered
+from melete import supervision
+from melete.errors import GatewayError
+from melete.gateway import environment, logs, state, supervise
+from melete.gateway.plan import Plan, prepare
+from melete.gateway.provider import Provider
 from melete.gateway.state import State
 from melete.settings import Settings
 
 HOST = "127.0.0.1"
+COMMAND = "melete gateway up"
 PORT = 4000
 """Port of `melete gateway up`, LiteLLM's own default."""
 WAIT_S = 180.0
@@ -38,7 +36,6 @@ STOP_WAIT_S = supervise.STOP_S + 75.0
 """Seconds for answers under way, LiteLLM's end and the last reading of the spool."""
 LIVELY = ("starting", "up", "restarting")
 """States in which a call is answered, at once or when LiteLLM is there: until then it waits."""
-WAITING_CALLS = 512
 
 
 @dataclass(frozen=True)
@@ -171,93 +168,17 @@ def serve(settings: Settings, providers: Sequence[Provider], *, host: str = HOST
         return supervise.Supervisor(settings, plan, listener, shown=True).run()
 
 
-def prepare(
-    settings: Settings, providers: Sequence[Provider], host: str
-) -> tuple[supervise.Plan, dict[str, str]]:
-    """Checks all that a start needs; returns the plan, and the environment of the supervisor.
-
-    Raises:
-        GatewayError: LiteLLM is not installed.
-        ConfigError: what a provider file says cannot be used as it is.
-        StorageError: the database cannot be used.
-    """
-    from melete.store import database
-
-    if not providers:
-        raise ConfigError(
-            "There is no provider, so the gateway would offer no model.",
-            allowed=f"Providers are files in {settings.bench / 'providers'}.",
-            next_step="Write some with: melete bench init   Or try the scripted one: --provider echo",
-        )
-    offered(providers)
-    for one in providers:
-        if one.kind == "melete" and one.base_url is None:
-            raise ConfigError(
-                f"The provider {one.name} has no base_url, so nobody serves its models yet.",
-                next_step="Start melete serve and write its address there, or let melete bench run serve them.",
-            )
-    environ = {**os.environ, **({"MELETE_TOKEN": settings.token} if settings.token else {})}
-    check_keys(providers, environ)
-    for library in ("uvicorn", "starlette", "prometheus_client"):
-        if importlib.util.find_spec(library) is None:
-            raise MissingExtraError(library, "bench")
-    found = program.find(settings)
-    check_kinds(providers, found.python)
-    with database.connect(settings.database):
-        pass  # brings the schema to the newest revision, or says why that cannot be
-    environ |= {
-        "MELETE_HOME": str(settings.home),
-        "MELETE_DATABASE": _absolute(settings.database),
-        "MELETE_BENCH": str(settings.bench.absolute()),
-    }
-    providers = [_with_script(settings, one) for one in providers]
-    return _plan(settings, found, host, providers, environ), environ
-
-
-def check_kinds(providers: Sequence[Provider], python: Path) -> None:
-    """Refuses a kind that the LiteLLM of an interpreter does not know.
-
-    Raises:
-        UnknownNameError: names the closest kind.
-    """
-    text = ""
-    for file in python.parent.parent.glob("lib/python3.*/site-packages/litellm/types/utils.py"):
-        text = file.read_text(encoding="utf-8")
-    listed = re.search(r"^class LlmProviders\(.*?(?=^\S)", text, re.MULTILINE | re.DOTALL)
-    known = set(re.findall(r'= "([a-z0-9_]+)"', listed[0])) if listed else set()
-    for provider in providers:
-        if known and provider.kind not in known | set(OURS):
-            raise UnknownNameError("kind of provider", provider.kind, known | set(OURS))
-
-
 def bind(settings: Settings, host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """A listening socket; port 0 takes that of the last time if it is free, else any free one.
 
     Raises:
         GatewayError: the port is taken, or this user may not have it.
     """
     last = state.read(settings)
-    wanted = [port] if port else [*([last.port] if last else []), 0]
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    problem: OSError | None = None
-    for number in wanted:
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, number))
-            listener.listen(WAITING_CALLS)
-            return listener
-        except OSError as error:
-            listener.close()
-            problem = error
-    assert problem is not None
-    taken = problem.errno == errno.EADDRINUSE
-    raise GatewayError(
-        f"Port {port} on {host} is taken by another program."
-        if taken
-        else f"The gateway cannot listen on {host}, port {port}: {problem.strerror}.",
-        next_step="Choose another with --port N, or 0 for a free one.",
-    )
+    if not port and last is not None:
+        with suppress(GatewayError):
+            return supervision.bind(host, last.port, COMMAND, error=GatewayError)
+    return supervision.bind(host, port, COMMAND, error=GatewayError)
 
 
 def running(settings: Settings) -> Gateway | None:
@@ -294,86 +215,21 @@ def log_file(settings: Settings) -> Path:
     return settings.gateway / "logs" / logs.FILE
 
 
-def _plan(
-    settings: Settings,
-    found: program.Program,
-    host: str,
-    providers: Sequence[Provider],
-    environ: Mapping[str, str],
-) -> supervise.Plan:
-    """The plan with its digests; values of secrets go in keyed, so that nobody can try them against a digest."""
-    from melete.gateway import entities
-
-    salt = supervise.scrape_key(settings).encode()
-
-    def keyed(text: str) -> str:
-        return hmac.new(salt, text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()[:16]
-
-    digests = {
-        one.name: entities.digest(
-            {
-                "provider": one.model_dump(mode="json"),
-                "secrets": {name: keyed(environ.get(name, "")) for name in one.variables},
-            }
-        )[:16]
-        for one in providers
-    }
-    return supervise.Plan(
-        str(found.python), found.version, host, keyed(settings.database), tuple(providers), digests
-    )
-
-
-def _absolute(database: str) -> str:
-    """The URL of a database with an absolute path, because the supervisor works in another folder."""
-    from sqlalchemy import make_url
-
-    url = make_url(database)
-    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
-        return database
-    return f"sqlite:///{Path(url.database).absolute()}"
-
-
-def _with_script(settings: Settings, one: Provider) -> Provider:
-    """A provider whose script, if it is a file, is found from anywhere: in the bench folder, or here."""
-    if one.script is None:
-        return one
-    places = (settings.bench / one.script, Path(one.script))
-    file = next((place.absolute() for place in places if place.is_file()), None)
-    return one.model_copy(update={"script": str(file)}) if file else one
-
-
 def _start(
-    settings: Settings,
-    plan: supervise.Plan,
-    environ: dict[str, str],
-    listener: socket.socket,
-    wait_s: float,
+    settings: Settings, plan: Plan, environ: dict[str, str], listener: socket.socket, wait_s: float
 ) -> Gateway:
-    return _await(settings, _spawn(settings, plan, environ, listener), wait_s)
-
-
-def _spawn(
-    settings: Settings, plan: supervise.Plan, environ: dict[str, str], listener: socket.socket
-) -> subprocess.Popen[bytes]:
-    """Starts the supervisor, which lives on when the terminal is closed."""
+    """Starts the supervisor, and waits until it says that it is up."""
     logs_folder = settings.gateway / "logs"
     logs_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # What the supervisor itself could not put into the log, such as an error while it is imported.
-    with (logs_folder / "supervisor.err").open("wb") as said:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "melete.gateway.supervise"],
-            stdin=subprocess.PIPE,
-            stdout=said,
-            stderr=said,
-            cwd=settings.home,
-            env={**environ, environment.LISTEN_FD: str(listener.fileno())},
-            pass_fds=[listener.fileno()],
-            start_new_session=True,
-        )
-    assert child.stdin is not None
-    child.stdin.write(plan.to_json().encode())
-    child.stdin.close()
-    return child
+    child = supervision.spawn(
+        "melete.gateway.supervise",
+        plan.to_json(),
+        said=logs_folder / "supervisor.err",
+        folder=settings.home,
+        environ={**environ, environment.LISTEN_FD: str(listener.fileno())},
+        descriptors=[listener.fileno()],
+    )
+    return _await(settings, child, wait_s)
 
 
 def _await(settings: Settings, child: subprocess.Popen[bytes], wait_s: float) -> Gateway:

@@ -1,8 +1,7 @@
 """What the supervisor says of itself, in `<home>/gateway/state.json`, the lock that tells whether it lives, and leases.
 
-The lock is the truth: the kernel lets go of it when the supervisor ends, however that is, so a stale file or a pid that
-another program got since is never mistaken for a gateway. The file is replaced whole. A lease is a locked file too: a
-gateway that nobody started for good stays up as long as any process holds one.
+The file is replaced whole. A lease is a locked file too: a gateway that nobody started for good stays up as long as any
+process holds one.
 """
 
 from __future__ import annotations
@@ -11,20 +10,19 @@ import fcntl
 import json
 import os
 import secrets
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO
 
+from melete import supervision
 from melete.settings import Settings
 
 FILE = "state.json"
+LOCK = "lock"
 LEASES = "leases"
 STAY = "stay"
-HELD_S = 2.0
-"""A new supervisor tries this long for the lock, because whoever asks for the status holds it for a moment."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,7 @@ class State:
     @property
     def url(self) -> str:
         """Address for clients on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return supervision.url(self.host, self.port)
 
 
 def folder(settings: Settings) -> Path:
@@ -84,41 +81,17 @@ def read(settings: Settings) -> State | None:
 
 def alive(settings: Settings) -> State | None:
     """The account of a supervisor that lives, else None."""
-    if not (settings.gateway / "lock").is_file():
-        return None
-    with (settings.gateway / "lock").open("rb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return read(settings)
-    return None
+    return read(settings) if supervision.lives(settings.gateway / LOCK) else None
 
 
 def claim(settings: Settings) -> IO[bytes] | None:
     """Takes the lock for the life of this process; None if another supervisor has it."""
-    lock = (folder(settings) / "lock").open("ab")
-    deadline = time.monotonic() + HELD_S
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                lock.close()
-                return None
-            time.sleep(0.05)
+    return supervision.claim(folder(settings) / LOCK)
 
 
-@contextmanager
-def one_at_a_time(settings: Settings, *, wait: bool = True) -> Iterator[bool]:
+def one_at_a_time(settings: Settings, *, wait: bool = True) -> AbstractContextManager[bool]:
     """Lets one at a time start, lend or stop the gateway of a home; without `wait`, False where another one does."""
-    with (folder(settings) / "command.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    return supervision.one_at_a_time(folder(settings) / "command.lock", wait=wait)
 
 
 @contextmanager
@@ -158,12 +131,7 @@ def stay(settings: Settings, on: bool) -> None:
 
 def _held(file: Path) -> bool:
     """Whether the process that holds a lease lives; what a killed one left behind is tidied away."""
-    try:
-        with file.open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            file.unlink(missing_ok=True)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
+    held = supervision.lives(file)
+    if not held:
+        file.unlink(missing_ok=True)
+    return held

@@ -10,7 +10,6 @@ thread of its own while LiteLLM is away. Limit: one LiteLLM, one worker; its cei
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -18,27 +17,26 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from melete import __version__
 from melete import settings as configured
 from melete.errors import GatewayError, MeleteError
 from melete.gateway import config, environment, logs, state, warm
 from melete.gateway.housekeeping import Housekeeping
 from melete.gateway.issuers import key_hash, new_key
+from melete.gateway.plan import Plan
 from melete.gateway.provider import Provider
 from melete.gateway.state import State
 from melete.settings import Settings
+from melete.supervision import answers, how_ended
 
 READY_S = 240.0
 """Seconds that LiteLLM may take to answer for the first time."""
+HEALTH = "health/liveliness"
 PULSE_S = 0.25
 CHECK_S = 10.0
 DEAF_CHECKS = 6
@@ -72,46 +70,6 @@ QUIET = {
 """With these LiteLLM calls nobody but the providers; a test watches its system calls."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a supervisor is told; secrets are not in it, they come through its environment.
-
-    `database` is a digest of the database's URL; `digests` holds one of each provider and of the secrets it reads.
-    """
-
-    python: str
-    version: str
-    host: str
-    database: str
-    providers: tuple[Provider, ...]
-    digests: dict[str, str]
-
-    @property
-    def digest(self) -> str:
-        """Changes with whatever would make another gateway."""
-        told = [
-            __version__,
-            self.python,
-            self.version,
-            self.host,
-            self.database,
-            sorted(self.digests.items()),
-        ]
-        return sha256(json.dumps(told).encode()).hexdigest()[:16]
-
-    def to_json(self) -> str:
-        """The plan as text."""
-        providers = [provider.model_dump() for provider in self.providers]
-        return json.dumps({**self.__dict__, "providers": providers})
-
-    @staticmethod
-    def from_json(text: str) -> Plan:
-        """Reads it back."""
-        values = json.loads(text)
-        providers = tuple(Provider.model_validate(one) for one in values.pop("providers"))
-        return Plan(**values, providers=providers)
-
-
 class Supervisor:
     """One LiteLLM and its housekeeping, until it is told to stop.
 
@@ -131,7 +89,7 @@ class Supervisor:
         self._log = logs.Log(settings.gateway / "logs", self._secrets.values(), shown=shown)
         self._stop = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
-        self._scrape_key = scrape_key(settings)
+        self._scrape_key = config.scrape_key(settings)
         self._state = State(
             state="starting",
             pid=os.getpid(),
@@ -275,7 +233,7 @@ class Supervisor:
             self._stop_if_unneeded()
             if self._child.poll() is not None:
                 return self._exit()
-            if answers(self._state.url, timeout_s=PULSE_S * 2):
+            if answers(f"{self._state.url}/{HEALTH}", timeout_s=PULSE_S * 2):
                 return None
         return f"gave no answer within {READY_S:.0f} s"
 
@@ -289,7 +247,7 @@ class Supervisor:
                 return self._exit()
             if time.monotonic() - checked_s > CHECK_S:
                 checked_s = time.monotonic()
-                deaf = 0 if answers(self._state.url, timeout_s=CHECK_S / 2) else deaf + 1
+                deaf = 0 if answers(f"{self._state.url}/{HEALTH}", timeout_s=CHECK_S / 2) else deaf + 1
                 if deaf >= DEAF_CHECKS:
                     self._child.kill()
                     return f"gave no answer for {DEAF_CHECKS * CHECK_S:.0f} s"
@@ -307,8 +265,7 @@ class Supervisor:
 
     def _exit(self) -> str:
         assert self._child is not None
-        code = self._child.wait()
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return how_ended(self._child.wait())
 
     def _end_child(self) -> None:
         if self._child is None:
@@ -330,23 +287,6 @@ class Supervisor:
             state.write(self._settings, self._state)
         except OSError as error:  # a full disk is no reason to drop the calls that are under way
             self._log.say(f"state.json cannot be written ({error.strerror})")
-
-
-def scrape_key(settings: Settings) -> str:
-    """The key that Prometheus uses for LiteLLM's metrics; made once, kept in a file that only its owner can read."""
-    file = state.folder(settings) / "scrape.key"
-    if not file.is_file():
-        config.write(file, new_key())
-    return file.read_text(encoding="utf-8").strip()
-
-
-def answers(url: str, *, timeout_s: float) -> bool:
-    """Whether LiteLLM answers at a URL."""
-    try:
-        with urllib.request.urlopen(f"{url}/health/liveliness", timeout=timeout_s) as response:
-            return bool(response.status == 200)
-    except (OSError, ValueError):
-        return False
 
 
 def _with_echo(provider: Provider, stack: ExitStack) -> Provider:

@@ -96,6 +96,14 @@ def open_engine(url: str) -> Engine:
         raise MissingExtraError("psycopg", "postgres") from error
 
 
+def absolute(url: str) -> str:
+    """A URL that means the same database from every folder."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        return url
+    return f"sqlite:///{Path(str(parsed.database)).absolute()}"
+
+
 def insert_new(connection: Connection, table: FromClause, rows: list[dict[str, Any]]) -> None:
     """Inserts rows; one whose primary key is there already is left as it stands."""
     if rows:

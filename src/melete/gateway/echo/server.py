@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import socket
@@ -26,6 +25,7 @@ from typing import Any
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from melete import supervision
 from melete.errors import ServerError
 from melete.gateway.echo import chat, messages, responses
 from melete.gateway.echo.answer import Numbering, answer_to
@@ -62,7 +62,7 @@ class Echo:
         self.play(script or Script())
         self.seen: deque[dict[str, Any]] = deque(maxlen=keep)
         self._numbering = Numbering()
-        self._socket = _bind(port)
+        self._socket = supervision.bind(HOST, port, "melete gateway echo")
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}"
         config = uvicorn.Config(
@@ -255,20 +255,3 @@ class _Uvicorn(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started and self.on_ready is not None:
             self.on_ready()
-
-
-def _bind(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError as error:
-        listener.close()
-        taken = error.errno == errno.EADDRINUSE
-        raise ServerError(
-            f"Port {port} of {HOST} is taken."
-            if taken
-            else f"{HOST}:{port} cannot be listened on ({error}).",
-            next_step="Choose another with --port; 0 takes a free one.",
-        ) from error
-    return listener
