@@ -223,6 +223,15 @@ def test_compare_command_prints_a_narrow_table(home: Settings, call: CALL) -> No
     assert max(map(len, table.splitlines())) <= 88
 
 
+def test_sentence_of_a_difference_names_its_effect_size(home: Settings) -> None:
+    with connect(home.database) as connection:
+        stored_sessions.experiment(connection, cards=12)
+        made = report.of_variants(connection, "before", "after")
+    found = made["comparisons"][0]
+    # 10 of 12 cards are won and none is lost: mean 10/12 over a standard deviation of 0.389
+    assert tables.sentences(made, found, ("success",))[0].endswith("effect size +2.14.")
+
+
 def test_table_shows_the_number_of_cards_where_it_differs(home: Settings) -> None:
     with connect(home.database) as connection:
         before, _ = two(connection, 3, latency_ms=500.0)

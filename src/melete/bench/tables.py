@@ -159,10 +159,22 @@ def text(table: Table) -> str:
 def sentences(report: dict[str, Any], found: dict[str, Any], names: Sequence[str] | None = None) -> list[str]:
     """What a comparison shows in words, one sentence a metric."""
     return [
-        f"{report['metrics'][row['metric']]['compared']}: {row['sentence']}."
+        f"{report['metrics'][row['metric']]['compared']}: {row['sentence']}{_effect_size(row)}."
         for row in found["differences"]
         if names is None or row["metric"] in names
     ]
+
+
+def effect(row: dict[str, Any]) -> str:
+    """The effect size of a difference, in standard deviations of the pairs."""
+    size = row["effect_size"]
+    if size is None:
+        return DASH
+    return f"{'−' if size < 0 else '+'}{abs(size):{'.2f' if abs(size) < 10 else ',.0f'}}"
+
+
+def _effect_size(row: dict[str, Any]) -> str:
+    return f"; effect size {effect(row)}" if row["effect_size"] else ""
 
 
 def lead(report: dict[str, Any], found: dict[str, Any]) -> str:
