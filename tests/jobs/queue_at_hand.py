@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from melete.jobs import claims
+from melete.jobs import child, claims
 from melete.jobs.claims import Claim, Ending, Worker
 from melete.jobs.queue import Queue, opened
-from melete.jobs.states import StepState
+from melete.jobs.states import Job, StepState
 from melete.runs import folder as folders
 from melete.settings import Settings
+from trial_runs import TRIAL
 
 DONE = Ending(StepState.SUCCEEDED)
 HERE = socket.gethostname()
@@ -72,3 +75,31 @@ def finish(queue: Queue, claim: Claim, ending: Ending = DONE) -> Any:
 def later() -> float:
     """A time after every pause before a retry."""
     return time.time() + 1e6
+
+
+def until(found: Callable[[], Any], longest_s: float = 120.0) -> Any:
+    """Waits until something is so."""
+    until_s = time.monotonic() + longest_s
+    while time.monotonic() < until_s:
+        if value := found():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass")
+
+
+@contextmanager
+def started_worker(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A real worker in a process of its own."""
+    environ = {**os.environ, "MELETE_HOME": str(settings.home), "MELETE_DATABASE": settings.database}
+    started = subprocess.Popen([sys.executable, TRIAL, "worker", *arguments], env=environ)
+    try:
+        yield started
+    finally:
+        started.terminate()
+        started.wait(60)
+
+
+def log_of(settings: Settings, job: Job, number: int = 0) -> str:
+    """What the children of a process have said."""
+    path = child.log_file(settings, job.id, number, job.steps[number].name)
+    return path.read_text() if path.is_file() else ""

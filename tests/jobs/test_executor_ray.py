@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from queue_at_hand import job_file, queue_of
+from queue_at_hand import job_file, log_of, queue_of, started_worker, until
 
-from melete.jobs import child
 from melete.jobs.executors import ray
-from melete.jobs.states import Job
+from melete.jobs.states import Wanted
 from melete.runs.lines import read_json_lines
 from melete.settings import Settings
-from trial_runs import TRIAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
-LONGEST_S = 150.0
 
 
 class Cluster:
@@ -55,38 +48,12 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """One for the tests of this file."""
+    """One for the tests of this file, whose address workers find in their environment."""
     made = Cluster()
-    yield made
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("RAY_ADDRESS", made.address)
+        yield made
     made.process.communicate(timeout=60)
-
-
-@contextmanager
-def ray_worker(home: Settings, cluster: Cluster) -> Iterator[None]:
-    """A worker that offers Ray only."""
-    command = [sys.executable, TRIAL, "worker", "--executor", "ray"]
-    environ = {**os.environ, "MELETE_HOME": str(home.home), "RAY_ADDRESS": cluster.address}
-    started = subprocess.Popen(command, env=environ)
-    try:
-        yield
-    finally:
-        started.terminate()
-        started.wait(60)
-
-
-def until(found: Callable[[], Any]) -> Any:
-    """Waits until something is so."""
-    until_s = time.monotonic() + LONGEST_S
-    while time.monotonic() < until_s:
-        if value := found():
-            return value
-        time.sleep(0.2)
-    raise AssertionError("it did not come to pass")
-
-
-def log_of(home: Settings, job: Job) -> str:
-    path = child.log_file(home, job.id, 0, "p0")
-    return path.read_text() if path.is_file() else ""
 
 
 def test_job_lands_on_the_node_that_has_the_resource(
@@ -95,7 +62,7 @@ def test_job_lands_on_the_node_that_has_the_resource(
     step = {"executor": "ray", "needs": {"resources": {"big": 1.0}}, "config": {"steps": 2}}
     with queue_of(home) as queue:
         job = queue.submit(job_file(tmp_path, step))
-        with ray_worker(home, cluster):
+        with started_worker(home, "--executor", "ray"):
             until(lambda: queue.get(job.id).state == "succeeded")
     assert f"Ray: on node {cluster.big}" in log_of(home, job)
 
@@ -107,7 +74,7 @@ def test_job_whose_node_is_lost_continues_on_another_from_its_checkpoint(
     step = {"executor": "ray", "needs": {"resources": {"big": 1.0}}, "config": config}
     with queue_of(home) as queue:
         job = queue.submit(job_file(tmp_path, step))
-        with ray_worker(home, cluster):
+        with started_worker(home, "--executor", "ray"):
             until(lambda: list(home.runs.glob("*/checkpoints/step_00000003")))
             assert cluster.ask("remove big") == "removed"
             lost = cluster.big
@@ -127,12 +94,10 @@ def test_job_whose_node_is_lost_continues_on_another_from_its_checkpoint(
 def test_process_that_waits_for_a_node_can_be_stopped(
     home: Settings, tmp_path: Path, cluster: Cluster
 ) -> None:
-    from melete.jobs.states import Wanted
-
     step = {"executor": "ray", "needs": {"resources": {"nowhere": 1.0}}}
     with queue_of(home) as queue:
         job = queue.submit(job_file(tmp_path, step))
-        with ray_worker(home, cluster):
+        with started_worker(home, "--executor", "ray"):
             until(lambda: "waiting for a node" in log_of(home, job))
             queue.ask(job.id, Wanted.STOP)
             until(lambda: queue.get(job.id).state == "stopped")

@@ -6,7 +6,6 @@ session of its own, so it lives on when the terminal is closed.
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import os
@@ -15,21 +14,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 import melete
-from melete import find
+from melete import find, supervision
 from melete.errors import MissingExtraError, ServerError
 from melete.jobs import devices, lab
 from melete.jobs.lab import Plan, State, Supervisor
-from melete.jobs.worker import absolute
 from melete.settings import Settings
 from melete.store import database
 
 PORT = 8675
 PAUSE_S = 0.1
+COMMAND_LOCK = "command.lock"
+"""Held while the lab of a home is started or stopped; the next command waits and finds what was done."""
 UNIT = """\
 [Unit]
 Description=Melete: server and workers of {home}
@@ -64,7 +63,7 @@ def up(settings: Settings, plan: Plan, *, wait_s: float = lab.READY_S) -> tuple[
         StorageError: the database cannot be used, or is of a newer version.
         DeviceError: a GPU that is not here.
     """
-    with _one_at_a_time(settings):
+    with supervision.one_at_a_time(lab.folder(settings) / COMMAND_LOCK):
         now = lab.alive(settings)
         if now is not None:
             asked = replace(plan, port=plan.port or now.plan.port)
@@ -112,7 +111,7 @@ def down(settings: Settings) -> bool:
     Raises:
         ServerError: it does not stop.
     """
-    with _one_at_a_time(settings):
+    with supervision.one_at_a_time(lab.folder(settings) / COMMAND_LOCK):
         now = lab.alive(settings)
         if now is None:
             return False
@@ -149,7 +148,7 @@ def unit(settings: Settings, plan: Plan) -> str:
 def _environment(settings: Settings) -> Mapping[str, str]:
     told = {
         "MELETE_HOME": str(settings.home.resolve()),
-        "MELETE_DATABASE": absolute(settings.database),
+        "MELETE_DATABASE": database.absolute(settings.database),
         "MELETE_BENCH": str(settings.bench.absolute()),
     }
     told |= {"MELETE_DATA": str(settings.data.absolute())} if settings.data else {}
@@ -157,22 +156,13 @@ def _environment(settings: Settings) -> Mapping[str, str]:
 
 
 def _spawn(settings: Settings, plan: Plan) -> subprocess.Popen[bytes]:
-    # What the supervisor itself could not put into a log, such as an error while it is imported.
-    with (lab.folder(settings) / "supervisor.err").open("wb") as said:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "melete.jobs.lab"],
-            stdin=subprocess.PIPE,
-            stdout=said,
-            stderr=said,
-            cwd=settings.home,
-            env={**os.environ, **_environment(settings)},
-            start_new_session=True,
-        )
-    assert child.stdin is not None
-    told = {**asdict(plan), "beside": list(melete.__path__)[1:]}
-    child.stdin.write(json.dumps(told).encode())
-    child.stdin.close()
-    return child
+    return supervision.spawn(
+        "melete.jobs.lab",
+        json.dumps({**asdict(plan), "beside": list(melete.__path__)[1:]}),
+        said=lab.folder(settings) / "supervisor.err",
+        folder=settings.home,
+        environ={**os.environ, **_environment(settings)},
+    )
 
 
 def _await(settings: Settings, child: subprocess.Popen[bytes], wait_s: float) -> State:
@@ -198,11 +188,3 @@ def _await(settings: Settings, child: subprocess.Popen[bytes], wait_s: float) ->
         allowed="Its log ends with:\n  " + "\n  ".join(said) if said else None,
         next_step=f"The logs are in {lab.folder(settings) / 'logs'}",
     )
-
-
-@contextmanager
-def _one_at_a_time(settings: Settings) -> Iterator[None]:
-    """Lets one command at a time start or stop the lab of a home; the next one waits and finds what it did."""
-    with (lab.folder(settings) / "command.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -10,8 +10,6 @@ ends, the parts are asked to end too.
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import json
 import logging
 import os
@@ -20,8 +18,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -32,6 +28,7 @@ from typing import IO
 
 import melete
 from melete import settings as configured
+from melete import supervision
 from melete.errors import MeleteError, ServerError
 from melete.runs.folder import replace_file
 from melete.settings import Settings
@@ -65,8 +62,7 @@ class Plan:
     @property
     def url(self) -> str:
         """Where the server is, for a browser on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return supervision.url(self.host, self.port)
 
     def parts(self) -> dict[str, list[str]]:
         """Name to arguments of `melete`."""
@@ -128,15 +124,7 @@ def read(settings: Settings) -> State | None:
 
 def alive(settings: Settings) -> State | None:
     """The account of a supervisor that lives, else None."""
-    path = settings.home / "lab" / "lock"
-    if not path.is_file():
-        return None
-    with path.open("rb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return read(settings)
-    return None
+    return read(settings) if supervision.lives(settings.home / "lab" / "lock") else None
 
 
 def command(*arguments: str) -> list[str]:
@@ -209,7 +197,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             cwd=self.settings.home,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            preexec_fn=_end_with_parent,
+            preexec_fn=supervision.end_with_parent,
         )
         self._children[name] = child
         reader = threading.Thread(target=self._keep_words, args=(name, child), daemon=True)
@@ -222,8 +210,7 @@ class Supervisor:
 
     def _ended(self, name: str, child: subprocess.Popen[bytes]) -> None:
         """Writes down how a part ended, and when it is started again."""
-        code = child.wait()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = supervision.how_ended(child.wait())
         part = self.state.parts[name]
         part.pid, part.last_exit = None, how
         del self._children[name]
@@ -243,7 +230,7 @@ class Supervisor:
     def _check(self, now_s: float) -> None:
         """Asks the server how it is; the first answer makes the lab `up`."""
         self._checked_s = now_s
-        if answers(self.plan.url, timeout_s=CHECK_S / 2):
+        if supervision.answers(f"{self.plan.url}/health", timeout_s=CHECK_S / 2):
             self._deaf, self._answered = 0, True
             if self.state.state == "starting":
                 self.state.state = "up"
@@ -302,15 +289,6 @@ class Supervisor:
             replace_file(folder(self.settings) / "state.json", json.dumps(asdict(self.state), indent=1))
 
 
-def answers(url: str, *, timeout_s: float) -> bool:
-    """Whether a server of ours answers at a URL."""
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout_s) as response:
-            return bool(response.status == 200)
-    except (OSError, ValueError):
-        return False
-
-
 def last_words(settings: Settings, name: str = "server") -> list[str]:
     """The end of a part's log."""
     try:
@@ -320,25 +298,12 @@ def last_words(settings: Settings, name: str = "server") -> list[str]:
     return text.splitlines()[-LAST_WORDS:]
 
 
-def _end_with_parent() -> None:
-    """Runs in a new child: the kernel ends it when the supervisor is gone, however that ended (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-@contextmanager
-def _held(settings: Settings) -> Iterator[IO[bytes]]:
+def _held(settings: Settings) -> IO[bytes]:
     """Holds the home for the life of a supervisor."""
-    with (folder(settings) / "lock").open("ab") as lock:
-        for left in range(20, -1, -1):  # whoever asks for the status holds it for a moment
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not left:
-                    raise refused(read(settings)) from None
-                time.sleep(0.05)
-        yield lock
+    lock = supervision.claim(folder(settings) / "lock")
+    if lock is None:
+        raise refused(read(settings))
+    return lock
 
 
 def refused(now: State | None) -> ServerError:

@@ -14,7 +14,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import IO
+
+from sqlalchemy.engine import make_url
 
 
 class Forked:
@@ -33,9 +37,22 @@ class Forked:
         return self._code
 
 
-def is_safe() -> bool:
-    """Whether this process may be forked: on Linux, with one thread."""
-    return sys.platform == "linux" and threading.active_count() == 1
+def is_safe(database: str) -> bool:
+    """Whether this process may be forked: on Linux, with one thread, and with no connection to a SQLite database open.
+
+    SQLite keeps what it knows of an open file for the whole process, and would go on with it in the child.
+    """
+    if sys.platform != "linux" or threading.active_count() > 1:
+        return False
+    path = make_url(database).database
+    if not database.startswith("sqlite") or path in (None, "", ":memory:"):
+        return True
+    name = str(Path(str(path)).resolve())
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}").startswith(name):
+                return False
+    return True
 
 
 def load() -> None:
@@ -82,6 +99,9 @@ def _settle_in(arguments: list[str], environ: Mapping[str, str], log: IO[bytes])
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65_536 else 65_536)
+    # What the worker prints through may be something else than its descriptors.
+    sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False, buffering=1)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(environ)
     sys.argv = ["melete.jobs.child", *arguments]

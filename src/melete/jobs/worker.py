@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import IO
 
@@ -196,7 +195,7 @@ class Loop:
         environ = {
             **os.environ,
             "MELETE_HOME": str(self.settings.home.resolve()),
-            "MELETE_DATABASE": absolute(self.settings.database),
+            "MELETE_DATABASE": database.absolute(self.settings.database),
             **more,
         }
         try:
@@ -218,9 +217,10 @@ class Loop:
         self, argv: list[str], environ: dict[str, str], log: IO[bytes], *, forks: bool
     ) -> subprocess.Popen[bytes] | nursery.Forked:
         """Starts a process: forked from this one, which has loaded what every child needs, where that is safe."""
-        if forks and nursery.is_safe():
+        if forks:
             self.engine.dispose()  # no connection may be open in two processes
-            return nursery.fork(child.main, child.arguments(argv), environ, log)
+            if nursery.is_safe(self.settings.database):
+                return nursery.fork(child.main, child.arguments(argv), environ, log)
         return subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
         )
@@ -353,16 +353,6 @@ def usable(settings: Settings, wanted: tuple[str, ...] | None) -> tuple[str, ...
         elif wanted:
             raise DeviceError(f"The executor {name} cannot be used here: {problem}")
     return tuple(found)
-
-
-def absolute(url: str) -> str:
-    """A database URL that means the same from every folder."""
-    from sqlalchemy import make_url
-
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
-        return url
-    return f"sqlite:///{Path(str(parsed.database)).absolute()}"
 
 
 @contextmanager
