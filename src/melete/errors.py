@@ -12,6 +12,7 @@
     ├── DeviceError          5  no such device here
     │   └── GPUNotAvailableError 5  no GPU here, and none was rented; names providers and estimated cost
     ├── RunStateError        6  an illegal move of a run or a job
+    │   ├── RunGoneError     6  a run that is known and whose folder is not here
     │   └── SessionError     6  an illegal move of a session, such as finalising it twice
     ├── TrainingError        7  NaN loss and other ends of a training run
     │   └── TrainingFailedError  7  a practice that could not go on, with the checkpoint that was kept
@@ -125,6 +126,10 @@ class RunStateError(MeleteError):
     """An illegal move between states, such as resuming a run that is still alive."""
 
     exit_code = 6
+
+
+class RunGoneError(RunStateError):
+    """A run that the index knows and whose folder is not here: deleted by hand, or of another home."""
 
 
 class SessionError(RunStateError):

@@ -16,9 +16,9 @@ from melete.gateway import exporter
 from melete.serve.server import Server
 from melete.settings import Settings
 
-DOCS = Path(__file__).parents[2] / "docs" / "bench"
+DOCS = Path(__file__).parents[2] / "docs"
 API = (DOCS / "api.md").read_text(encoding="utf-8")
-METRICS = (DOCS / "dashboards.md").read_text(encoding="utf-8")
+METRICS = (DOCS / "bench" / "dashboards.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -23,11 +23,12 @@ from melete.api.app import PREFIX, ROUTES, create_app
 from melete.serve.server import Server
 from melete.settings import Settings
 from melete.store import database
+from runs_at_hand import fill_runs
 
 JUDGED = positive_data_acceptance
 """The one check that is left out: a cursor of other filters is well-formed and refused all the same."""
 RESOURCES = [name.replace("_", "-") for name in find.names(ROUTES)]
-LISTS = [name for name in RESOURCES if name != "comparisons"]
+LISTS = [name for name in RESOURCES if name not in ("comparisons", "status")]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
     with database.connect(made.database) as connection:
         fill(connection)
+    fill_runs(made)
     return made
 
 

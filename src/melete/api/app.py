@@ -5,8 +5,9 @@
     GET /<resource>       a page, with filters;  GET /<resource>/<id> one of it
 
 A file `routes/harness_profiles.py` with a function `routes(store)` is the resource `/harness-profiles`. The application
-asks for no token itself: `melete serve` mounts it behind its own gate. It reads and never writes. Errors have the shape
-of all of Melete's servers, `{"error": {"message", "type", "param", "code"}}`, and answers an `ETag`.
+asks for no token itself: `melete serve` mounts it behind its own gate. It reads and never writes, except for what it
+keeps to be quick, which can be thrown away. Errors have the shape of all of Melete's servers, `{"error": {"message",
+"type", "param", "code"}}`, and answers an `ETag`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import melete
 from melete import find
 from melete.api.etag import ETags
 from melete.api.store import Store
-from melete.errors import ConfigError, MeleteError, StorageError, UnknownNameError
+from melete.errors import ConfigError, MeleteError, RunGoneError, StorageError, UnknownNameError
 from melete.settings import Settings
 
 PREFIX = "/api/v1"
@@ -130,7 +131,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
         known = _query_parameters(request)
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        message = f"Unrecognized query parameter: {name[:80]!r}.{hint} Known: {', '.join(known)}."
+        message = f"Unrecognized query parameter: {name[:80]!r}.{hint} Known: {', '.join(known) or 'none'}."
         return _refuse(400, message, param=name[:80], code="unknown_parameter")
     found = repr(problem.get("input"))
     found = found if len(found) <= 80 else found[:77] + "..."
@@ -138,6 +139,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 
 async def _on_melete_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, RunGoneError):
+        return _refuse(404, str(error), code="gone")
     if isinstance(error, UnknownNameError):
         return _refuse(404, str(error), code="not_found")
     if isinstance(error, StorageError):
@@ -164,7 +167,9 @@ def _query_parameters(request: Request) -> list[str]:
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     documented = request.app.openapi()["paths"].items()
     operation = next(one["get"] for template, one in documented if compile_path(template)[0].match(path))
-    return sorted(parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query")
+    return sorted(
+        parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"
+    )
 
 
 def _refuse(

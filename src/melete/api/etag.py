@@ -1,7 +1,8 @@
 """Marks each answer with an `ETag`, and answers 304 to a client that has it already.
 
 The tag is a digest of the body, so it is right whatever a route reads; the work of reading is done, the transfer and
-the client's redrawing are not. Answers are small pages, which is why a whole body is held for it.
+the client's redrawing are not. Answers are small pages, which is why a whole body is held for it. A file brings a tag
+of its own, made of its size and time, and is passed on piece by piece.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class ETags:
             nonlocal start
             if message["type"] == "http.response.start":
                 start = message
+                if "etag" in Headers(raw=start["headers"]):
+                    await send(start)
+                return
+            if "etag" in Headers(raw=start["headers"]):
+                await send(message)
                 return
             body.extend(message.get("body", b""))
             if message.get("more_body"):
@@ -42,7 +48,7 @@ class ETags:
                 tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
                 headers = MutableHeaders(raw=start["headers"])
                 headers["ETag"], headers["Cache-Control"] = tag, "private, no-cache"
-                if _has(Headers(scope=scope).get("if-none-match", ""), tag):
+                if has_tag(Headers(scope=scope).get("if-none-match", ""), tag):
                     start["status"] = 304
                     body.clear()
                     del headers["content-length"]
@@ -53,6 +59,6 @@ class ETags:
         await self._app(scope, receive, hold)
 
 
-def _has(wanted: str, tag: str) -> bool:
+def has_tag(wanted: str, tag: str) -> bool:
     """Whether a header `If-None-Match` names a tag; a proxy may have made it a weak one."""
     return wanted.strip() == "*" or tag in (part.strip().removeprefix("W/") for part in wanted.split(","))

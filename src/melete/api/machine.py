@@ -1,0 +1,115 @@
+"""What the machine has and how busy it is; the GPUs' driver is asked in the background, because it may take seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+import melete
+from melete.api.records import Gpu, Memory
+
+FRESH_S = 5.0
+"""Age at which what the driver said is asked again."""
+WAIT_S = 20.0
+QUERY = "index,name,driver_version,memory.total,memory.used,utilization.gpu"
+LIBRARIES = ("torch", "transformers", "fastapi", "pydantic", "sqlalchemy", "numpy")
+
+
+class Gpus:
+    """The GPUs of this machine as they were a few seconds ago."""
+
+    def __init__(self) -> None:
+        self._found: list[Gpu] | None = None if shutil.which("nvidia-smi") else []
+        self._asked_s = 0.0
+        self._lock = threading.Lock()
+
+    def now(self) -> list[Gpu] | None:
+        """What was found last; None until the driver has answered."""
+        if self._found == [] and not shutil.which("nvidia-smi"):
+            return []
+        with self._lock:
+            due = time.monotonic() - self._asked_s > FRESH_S
+            if due:
+                self._asked_s = time.monotonic()
+        if due:
+            threading.Thread(target=self._ask, name="gpus", daemon=True).start()
+        return self._found
+
+    def _ask(self) -> None:
+        self._found = ask()
+
+
+def ask() -> list[Gpu]:
+    """Asks the driver; no GPU where it does not answer."""
+    command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return parsed(answer)
+
+
+def parsed(answer: str) -> list[Gpu]:
+    """GPUs from the driver's table; it says `[N/A]` where it does not know."""
+    found = []
+    for line in answer.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) == 6 and cells[0].isdecimal() and cells[3].isdecimal():
+            busy = float(cells[5]) if cells[5].replace(".", "", 1).isdecimal() else None
+            used = int(cells[4]) if cells[4].isdecimal() else 0
+            found.append(
+                Gpu(
+                    index=int(cells[0]), name=cells[1], driver=cells[2], memory_bytes=int(cells[3]) << 20,
+                    memory_used_bytes=used << 20, busy_percent=busy,
+                )
+            )  # fmt: skip
+    return found
+
+
+def memory() -> Memory:
+    """Main memory."""
+    found = psutil.virtual_memory()
+    return Memory(total_bytes=found.total, free_bytes=found.available)
+
+
+def disk(folder: Path) -> Memory:
+    """The disk that a folder is on; the folder need not exist."""
+    place = next((one for one in (folder, *folder.parents) if one.is_dir()), Path("/"))
+    found = shutil.disk_usage(place)
+    return Memory(total_bytes=found.total, free_bytes=found.free)
+
+
+def cpu_percent() -> float:
+    """How busy the CPUs were since this was asked last."""
+    return float(psutil.cpu_percent(interval=None))
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def host() -> str:
+    """Name of this machine."""
+    return socket.gethostname()
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of Melete and of the libraries that matter, without importing them."""
+    found = {"melete": melete.__version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,183 @@
+"""Datasets: those of this home, those made here and the known public sets, with their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+
+from melete import find
+from melete.api import paging
+from melete.api.clean import clean, text
+from melete.api.records import DatasetCard, DatasetDetail, DatasetRow, DatasetSource, DatasetSummary
+from melete.api.store import Asked, Listed, Store, Text
+from melete.datasets import card, registry
+from melete.datasets.dataset import Dataset, Shard
+from melete.datasets.manifest import Manifest
+from melete.errors import DatasetError, UnknownNameError
+from melete.settings import Settings
+
+DatasetName = Annotated[
+    str, Path(max_length=100, pattern=r"^[a-z0-9][a-z0-9_.-]*(@[A-Za-z0-9][A-Za-z0-9_.+-]*)?$",
+              description="A name, or name@version.", examples=["stdlib"]),
+]  # fmt: skip
+SEARCHED = 5_000
+"""Items that are looked at for one page of a search."""
+
+
+class DatasetAsked(Asked):
+    """Which datasets."""
+
+    kind: Text | None = Field(None, description="text, conversations, rows or files.", examples=["text"])
+    at_hand: bool | None = Field(None, description="Only those that can be read here, or only the others.")
+
+
+class RowAsked(Asked):
+    """Which rows."""
+
+    split: Text | None = Field(
+        None, description="Name of a split; the first one by default.", examples=["train"]
+    )
+    search: Text | None = Field(None, min_length=1, description="Only items with this text, in any case.")
+    start: int = Field(0, ge=0, le=10**12, description="Index of the first item, where there is no cursor.")
+
+
+def routes(store: Store) -> APIRouter:
+    """A list by name, one of it, its card and its rows."""
+    router, settings = APIRouter(), store.settings
+
+    @router.get("")
+    def list_datasets(asked: Annotated[DatasetAsked, Query()]) -> Listed[DatasetSummary]:
+        """List datasets by name."""
+        every = (_summary(_manifest(name, settings), settings) for name in registry.names(settings))
+        found = [
+            one for one in every if asked.kind in (None, one.kind) and asked.at_hand in (None, one.at_hand)
+        ]
+        of = f"datasets {asked.kind} {asked.at_hand}"
+        return paging.page(found, lambda one: one.name, of=of, limit=asked.limit, cursor=asked.cursor)
+
+    @router.get("/{name}")
+    def get_dataset(name: DatasetName) -> DatasetDetail:
+        """One dataset."""
+        manifest = _manifest(_known(name, settings), settings)
+        summary = _summary(manifest, settings)
+        opened = registry.open(name, settings) if summary.at_hand else None
+        return DatasetDetail(
+            **summary.model_dump(),
+            licence_notes=manifest.licence_notes,
+            obligations=card.obligations(manifest),
+            sources=[DatasetSource(**source.model_dump()) for source in manifest.sources],
+            how_to_get=manifest.how_to_get,
+            changes=manifest.changes,
+            known_issues=manifest.known_issues,
+            use=manifest.use,
+            splits=opened.splits if opened else [],
+            fingerprint=opened.fingerprint if opened else manifest.fingerprint,
+        )
+
+    @router.get("/{name}/card")
+    def get_dataset_card(name: DatasetName) -> DatasetCard:
+        """The data card, which looks into the files: the first time their checksums are compared."""
+        return DatasetCard(name=name, markdown=text(card.render(_known(name, settings), settings), 200_000))
+
+    @router.get("/{name}/rows")
+    def list_dataset_rows(name: DatasetName, asked: Annotated[RowAsked, Query()]) -> Listed[DatasetRow]:
+        """Items of a split in order; a search looks through at most 5,000 items for one page."""
+        opened = registry.open(_known(name, settings), settings)
+        split = asked.split or next(iter(opened.splits), "")
+        of = f"rows {opened.manifest.id} {split} {asked.search or ''}"
+        start = paging.place(asked.cursor, of, int)
+        return _rows(opened, split, asked, asked.start if start is None else start, of)
+
+    return router
+
+
+def _known(name: str, settings: Settings) -> str:
+    """The name, if it is one of a dataset; a path is none.
+
+    Raises:
+        UnknownNameError: it is none.
+    """
+    known = registry.names(settings)
+    if name.partition("@")[0] not in known:
+        raise UnknownNameError("dataset", name, known)
+    return name
+
+
+def _manifest(name: str, settings: Settings) -> Manifest:
+    """What is known of a dataset; those of the user may change, those that we ship do not."""
+    if name.partition("@")[0] in registry.added(settings):
+        return registry.describe(name, settings)
+    return _shipped(name, settings)
+
+
+@lru_cache(maxsize=200)
+def _shipped(name: str, settings: Settings) -> Manifest:
+    return registry.describe(name, settings)
+
+
+def _summary(manifest: Manifest, settings: Settings) -> DatasetSummary:
+    added, generated = registry.added(settings), find.names(registry.GENERATED)
+    origin: Literal["own", "generated", "public"]
+    origin = "own" if manifest.name in added else "generated" if manifest.name in generated else "public"
+    here = origin == "generated" or registry.at_hand(manifest, settings) is not None
+    return DatasetSummary(
+        name=manifest.name,
+        version=manifest.version,
+        kind=manifest.kind,
+        description=manifest.description,
+        licence=manifest.licence,
+        bytes=manifest.bytes,
+        origin=origin,
+        at_hand=here,
+    )
+
+
+def _rows(opened: Dataset, split: str, asked: RowAsked, start: int, of: str) -> Listed[DatasetRow]:
+    """Items from an index on."""
+    if not opened.splits:
+        raise DatasetError(
+            f"{opened.manifest.id} has no splits: its files are read by the systems that use them."
+        )
+    found: list[DatasetRow] = []
+    place, wanted = start, (asked.search or "").lower()
+    most = SEARCHED if wanted else asked.limit
+    items = _items(opened.shards(split), start)
+    for item in islice(items, most):
+        row = _row(place, item)
+        place += 1
+        if not wanted or wanted in row.model_dump_json().lower():
+            found.append(row)
+        if len(found) == asked.limit:
+            break
+    more = next(items, None) is not None
+    return Listed[DatasetRow](
+        object="list", data=found, next_cursor=paging.cursor_at(place, of) if more else None
+    )
+
+
+def _items(shards: list[Shard], start: int) -> Iterator[Any]:
+    """Documents, conversations or rows from an index on; a shard before it is only counted through."""
+    for shard in shards:
+        if start > 0 and shard.converse is None:
+            here = sum(1 for _ in islice(shard.read(0), start))
+            if here < start or next(shard.read(start), None) is None:
+                start -= here
+                continue
+        read = {"text": shard.documents, "conversations": shard.conversations}.get(shard.kind, shard.rows)
+        for item in read(0 if shard.converse else start):
+            if shard.converse and start > 0:
+                start -= 1
+                continue
+            yield item
+        start = 0
+
+
+def _row(place: int, item: Any) -> DatasetRow:
+    if isinstance(item, str):
+        return DatasetRow(index=place, text=text(item), row=None)
+    return DatasetRow(index=place, text=None, row=clean(item if isinstance(item, dict) else item.to_openai()))

@@ -1,0 +1,75 @@
+"""Runs: what was executed, with config, provenance, figures, log, samples and files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from melete import find
+from melete.api import here
+from melete.api.clean import clean
+from melete.api.here import RunId
+from melete.api.records import RunDetail, RunSummary
+from melete.api.store import Asked, Listed, Seconds, Store, Text
+from melete.gateway import queries
+from melete.records import RunState
+from melete.runs import provenance
+from melete.runs.lines import last_json_lines
+from melete.store import index
+
+PARTS = "melete.api.run_parts"
+
+
+class RunAsked(Asked):
+    """Which runs."""
+
+    state: RunState | None = Field(None, description="As the index knows it.")
+    process: Text | None = Field(None, examples=["llm.pretrain"])
+    name: Text | None = None
+    job: Text | None = Field(None, description="A job's id.")
+    everywhere: bool = Field(False, description="Runs of all homes in the database, not only of this one.")
+    since_s: Seconds | None = Field(None, description="Created at or after this time.")
+    until_s: Seconds | None = Field(None, description="Created before this time.")
+
+
+def routes(store: Store) -> APIRouter:
+    """A list, newest first, one by its id, and its parts: one file of `run_parts/` each."""
+    router = APIRouter()
+
+    @router.get("")
+    def list_runs(asked: Annotated[RunAsked, Query()]) -> Listed[RunSummary]:
+        """List runs, newest first."""
+        wanted = asked.model_dump(exclude={"limit", "cursor", "everywhere"}, exclude_none=True)
+        own = index.location(store.settings)
+        if not asked.everywhere:
+            wanted["location"] = own
+        with store.read() as connection:
+            found = queries.page(connection, here.RUNS, wanted, limit=asked.limit, cursor=asked.cursor)
+        data = [here.summary(store, row, own) for row in found.items]
+        return Listed[RunSummary](object="list", data=data, next_cursor=found.next_cursor)
+
+    @router.get("/{run_id}")
+    def get_run(run_id: RunId) -> RunDetail:
+        """One run, as its folder tells it."""
+        path, record = here.opened(store, run_id)
+        last: dict[str, Any] = {}
+        for line in last_json_lines(path / "metrics.jsonl"):
+            last.update(line)
+        plan, config = here.json_of(path / "plan.json"), here.yaml_of(path / "config.yaml")
+        told = {
+            **vars(record),
+            "folder": str(path),
+            "config": config if isinstance(config, dict) else None,
+            "derived": plan if isinstance(plan, list) else [],
+            "last": last,
+            "provenance": provenance.read(path),
+            "note": here.text_of(path / "note.md"),
+        }
+        return RunDetail.model_validate(clean(told))
+
+    for name in find.names(PARTS):
+        part = find.load(PARTS, name, "part of a run").routes(store)
+        router.include_router(part, prefix=f"/{{run_id}}/{name.replace('_', '-')}")
+    return router
