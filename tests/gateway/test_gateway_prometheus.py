@@ -87,6 +87,7 @@ def test_server_that_is_no_prometheus_is_a_storage_error_without_its_password(bo
     with answering(body) as url, pytest.raises(StorageError, match="cannot be read") as caught:
         counters.read(url, 0.0)
     assert "hunter2" not in str(caught.value)
+    assert url.rpartition("@")[2].split("/")[0] in str(caught.value)
 
 
 def test_readings_are_kept_beside_ours_and_replace_the_earlier_ones(home: Settings) -> None:

@@ -332,6 +332,7 @@ def test_database_without_litellms_tables_is_one_message(store: Settings, postgr
         spend_logs.collect(store, postgres)
 
 
-def test_url_that_is_not_postgresql_is_a_config_error(home: Settings) -> None:
-    with pytest.raises(ConfigError, match="PostgreSQL"):
-        spend_logs.collect(home, "sqlite:///x.db")
+@pytest.mark.parametrize("url", ["sqlite:///x.db", "mysql://user@host/name", "nonsense"])
+def test_url_that_is_not_postgresql_is_a_config_error(home: Settings, url: str) -> None:
+    with pytest.raises(ConfigError, match="LiteLLM keeps its log in PostgreSQL"):
+        spend_logs.collect(home, url)

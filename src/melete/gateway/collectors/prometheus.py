@@ -174,11 +174,8 @@ def _series(
 
 def _ask(url: str, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
     address = f"{url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode(parameters)}"
-    shown = (
-        urllib.parse.urlsplit(url)
-        ._replace(query="", netloc=urllib.parse.urlsplit(url).hostname or "")
-        .geturl()
-    )
+    parts = urllib.parse.urlsplit(url)
+    shown = parts._replace(query="", netloc=parts.netloc.rpartition("@")[2]).geturl()
     try:
         with urllib.request.urlopen(address, timeout=WAIT_S) as response:
             answer = json.load(response)

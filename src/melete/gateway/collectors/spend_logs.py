@@ -76,11 +76,11 @@ def collect(settings: Settings, url: str) -> Read:
         ConfigError: the URL is not that of a PostgreSQL database.
         StorageError: either database cannot be used; nothing is lost, and the next call goes on.
     """
-    source = open_engine(url)
-    if source.dialect.name != "postgresql":
+    if not url.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ConfigError(
             "LiteLLM keeps its log in PostgreSQL.", allowed="Allowed: postgresql://user@host/name."
         )
+    source = open_engine(url)
     try:
         with opened(settings.database) as engine:
             return collect_into(engine, source)
