@@ -1,4 +1,4 @@
-"""What the background programs of a home share: who lives, one command at a time, listening, being started and ended.
+"""What the background programs of a home share: locks that say who lives, listening, being started and ended.
 
 A lock is the truth about life: the kernel lets go of it when its holder ends, however that is, so a stale file or a pid
 that another program got since is never mistaken for one that runs.
@@ -6,6 +6,7 @@ that another program got since is never mistaken for one that runs.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import signal
@@ -151,6 +152,12 @@ def spawn(
     child.stdin.write(plan.encode())
     child.stdin.close()
     return child
+
+
+def end_with_parent() -> None:
+    """Runs in a new child: the kernel asks it to end when its parent is gone, however that ended (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def how_ended(code: int) -> str:

@@ -23,7 +23,7 @@ from melete.bench.exec import end_group
 from melete.errors import ServerError
 from melete.gateway.provider import Provider
 from melete.settings import Settings
-from melete.supervision import answers
+from melete.supervision import answers, end_with_parent
 
 HOST = "127.0.0.1"
 WAIT_S = 300.0
@@ -110,18 +110,12 @@ def _start(settings: Settings, provider: Provider, device: str, slots: int) -> I
             stdout=said,
             stderr=said,
             process_group=0,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent,
         )
         try:
             yield _Child(f"http://{HOST}:{port}/v1", process, said)
         finally:
             end_group(process)
-
-
-def _die_with_parent() -> None:
-    from melete.evals.jail.kernel import die_with_parent
-
-    die_with_parent()
 
 
 def _free_port() -> int:

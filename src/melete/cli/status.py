@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> int:
     """Show what runs: the server, the workers, the queue and the gateway. The exit code is 0 if the server is up."""
-    from melete import settings
+    from melete import settings, supervision
     from melete.cli import _show
     from melete.gateway import process
     from melete.jobs import lab, outlook
@@ -24,7 +24,7 @@ def command(as_json: bool) -> int:
     configured = settings.load()
     now = lab.alive(configured)
     last = now or lab.read(configured)
-    healthy = now is not None and lab.answers(now.plan.url, timeout_s=3)
+    healthy = now is not None and supervision.answers(f"{now.plan.url}/health", timeout_s=3)
     with opened(configured) as queue:
         counts = queue.counts()
         workers = outlook.workers(queue.engine, queue.home)
