@@ -68,6 +68,14 @@ def test_list_goes_on_where_one_file_is_wrong(here: Path, call: Call) -> None:
     assert "customer_support" in out
 
 
+def test_list_says_in_one_line_that_data_are_not_here(here: Path, call: Call) -> None:
+    code, out, _ = call("agents", "scenarios", "list")
+    assert code == 0
+    (star,) = (line for line in out.splitlines() if line.startswith("star "))
+    assert star.endswith("is known but not on this machine.")
+    assert all(line.split()[0] in {"name", *scenario.names()} for line in out.splitlines() if line.strip())
+
+
 def test_show_has_tools_guard_requests_and_the_expert(call: Call) -> None:
     code, out, _ = call("agents", "scenarios", "show", "customer_support")
     assert code == 0

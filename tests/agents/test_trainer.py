@@ -107,6 +107,28 @@ def test_practice_is_started_measured_and_deployed(
         assert isinstance(trained.to_openai().ask("hello"), str)
 
 
+@pytest.mark.parametrize(
+    ("hub", "code", "said"),
+    [("lokal", 2, "no hub named 'lokal'"), ("agentlightning", 12, "python tools/envs.py agentlightning1")],
+)
+def test_hub_that_cannot_be_opened_ends_a_run_before_anything_is_played(
+    hub: str,
+    code: int,
+    said: str,
+    desk_home: Settings,
+    tmp_path: Path,
+    call: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = own_checkpoint(tmp_path / "tiny", context=512)
+    monkeypatch.setattr("melete.agents.hubs._child.melete.__file__", str(tmp_path / "src/melete/__init__.py"))
+    monkeypatch.chdir(tmp_path)
+    found, out, err = call("agents", "train", "--scenario", "desk", "--base", str(base), "--hub", hub)
+    assert found == code
+    assert said in err
+    assert "before" not in out
+
+
 def test_wrong_framework_ends_a_run_before_anything_is_played(
     desk_home: Settings, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:

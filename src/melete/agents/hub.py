@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from melete.llm.engine import Engine
     from melete.llm.lm import LM
 
+PACKAGE = "melete.agents.hubs"
+
 EpisodeStatus = Literal["ok", "failed", "timeout"]
 Mode = Literal["train", "val"]
 
@@ -200,5 +202,19 @@ def open(name: str, setup: Setup) -> Hub:
         UnknownNameError: no hub has that name.
         HubError: it cannot be started.
     """
-    hub: Hub = find.load("melete.agents.hubs", name, "hub").open(setup)
+    hub: Hub = find.load(PACKAGE, name, "hub").open(setup)
     return hub
+
+
+def require(name: str) -> None:
+    """Nothing, if there is such a hub and what it runs in; asked before anything takes time.
+
+    Raises:
+        UnknownNameError: no hub has that name.
+        HubError: the environment of its own has not been made.
+    """
+    environment = getattr(find.load(PACKAGE, name, "hub"), "ENVIRONMENT", None)
+    if environment is not None:
+        from melete.agents.hubs._child import python_of
+
+        python_of(environment)

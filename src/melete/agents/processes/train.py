@@ -89,10 +89,11 @@ def main(config: Config, run: Run) -> None:
         agreed = compute.asked(config.yes)
         target.launch("agents.train", config.model_dump(), run=run, confirm=agreed, say=run.say)
         return
-    from melete.agents import frameworks, train
+    from melete.agents import frameworks, hub, train
 
+    # What is wrong with these is said before the model is measured, which takes minutes.
+    hub.require(config.hub)
     if config.framework or config.agent:
-        # What is wrong with them is said before the model is measured, which takes minutes.
         frameworks.agent(config.framework or "openai", config.agent)
     chosen = {} if config.gpu == compute.AUTO else {"device": target.device}
     train.train(config.model_copy(update=chosen), run)

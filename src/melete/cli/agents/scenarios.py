@@ -150,7 +150,7 @@ def _summary(name: str) -> dict[str, Any]:
         "tools": len(loaded.toolset.schemas),
         "splits": " ".join(loaded.splits),
         "here": "yes" if reason is None else "no",
-        "description": loaded.description if reason is None else reason,
+        "description": loaded.description if reason is None else reason.partition("\n")[0],
     }
 
 
