@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from melete.errors import RunStateError, StorageError, UnknownNameError
 from melete.records import MOVES, RunRecord, RunState, move
-from melete.runs import folder
+from melete.runs import folder, heartbeat
 from melete.runs.heartbeat import beating
 from melete.settings import Settings
 
@@ -145,3 +146,10 @@ def test_run_that_another_process_holds_cannot_be_held(home: Settings) -> None:
     child.join(30)
     with beating(path, lambda: None):
         assert child.exitcode == 0
+
+
+def test_first_beat_of_a_run_comes_soon_after_its_start(home: Settings) -> None:
+    path, _ = folder.create(home, "trial.count")
+    noted = threading.Event()
+    with beating(path, noted.set):
+        assert noted.wait(heartbeat.BEAT_EVERY_S / 2)

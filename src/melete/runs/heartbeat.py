@@ -17,6 +17,8 @@ from melete.errors import RunStateError
 from melete.runs.folder import HEARTBEAT, storage_error
 
 BEAT_EVERY_S = 10.0
+FIRST_BEAT_S = 1.0
+"""What is shorter than this leaves the index alone until it ends."""
 
 
 @contextmanager
@@ -25,7 +27,7 @@ def beating(folder: Path, each_beat: Callable[[], None]) -> Iterator[None]:
 
     Args:
         folder: the run's folder.
-        each_beat: called in the beating thread with each beat, first after `BEAT_EVERY_S`.
+        each_beat: called in the beating thread with each beat, first after `FIRST_BEAT_S`.
 
     Raises:
         RunStateError: another process executes this run.
@@ -44,7 +46,9 @@ def beating(folder: Path, each_beat: Callable[[], None]) -> Iterator[None]:
         ended = threading.Event()
 
         def beat() -> None:
-            while not ended.wait(BEAT_EVERY_S):
+            wait_s = FIRST_BEAT_S
+            while not ended.wait(wait_s):
+                wait_s = BEAT_EVERY_S
                 with suppress(OSError):  # a full disk is reported by whoever writes figures
                     os.utime(path)
                 each_beat()
