@@ -24,7 +24,9 @@ class JobRow(Model):
     home: Mapped[str] = mapped_column(String(40), doc="id of the home folder whose workers may run it")
     name: Mapped[str] = mapped_column(String(200))
     file: Mapped[str] = mapped_column(Text, doc="where the job file lay")
-    cwd: Mapped[str] = mapped_column(Text, doc="folder that it was submitted from; relative paths start there")
+    cwd: Mapped[str] = mapped_column(
+        Text, doc="folder that it was submitted from; relative paths start there"
+    )
     priority: Mapped[int] = mapped_column(Integer, doc="higher goes first")
     state: Mapped[str] = mapped_column(String(20))
     wanted: Mapped[str] = mapped_column(String(10), doc="run, pause, stop or kill")
