@@ -68,6 +68,37 @@ def test_list_goes_on_where_one_file_is_wrong(here: Path, call: Call) -> None:
     assert "customer_support" in out
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def (:", "SyntaxError: invalid syntax"),
+        ("import no_such_library", "No module named 'no_such_library'"),
+        ("raise KeyError('lost')", "KeyError: 'lost'"),
+        (
+            "from melete.agents.scenario import Scenario\n\n\nclass SCENARIO(Scenario):\n    name = 'odd_desk'\n",
+            "abstract method",
+        ),
+        (
+            "from melete.actions.tools import Tool\n\nTool('t', '', {'type': 'strange'}, print)\n",
+            "The tool t",
+        ),
+    ],
+)
+def test_file_that_cannot_be_loaded_is_one_message_and_a_row_of_the_list(
+    text: str, said: str, here: Path, call: Call
+) -> None:
+    (here / "scenarios").mkdir()
+    (here / "scenarios" / "odd_desk.py").write_text(text, encoding="utf-8")
+    code, _, err = call("agents", "scenarios", "show", "odd_desk")
+    assert code == ScenarioError.exit_code
+    assert said in err
+    assert "Traceback" not in err
+    code, out, _ = call("agents", "scenarios", "list")
+    assert code == 0
+    (row,) = (line for line in out.splitlines() if line.startswith("odd_desk"))
+    assert " no " in row
+
+
 def test_list_says_in_one_line_that_data_are_not_here(here: Path, call: Call) -> None:
     code, out, _ = call("agents", "scenarios", "list")
     assert code == 0

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from melete import find, settings
 from melete.actions.action import Message, ToolAction
-from melete.errors import ConfigError, ScenarioError, ScenarioNotFoundError
+from melete.errors import ConfigError, MeleteError, ScenarioError, ScenarioNotFoundError
 from melete.records import Conversation, Turn
 
 if TYPE_CHECKING:
@@ -338,7 +338,7 @@ def load(name: str) -> Scenario:
 
     Raises:
         ScenarioNotFoundError: no scenario has that name; the message lists the known ones.
-        ScenarioError: its file has no class `SCENARIO`.
+        ScenarioError: its file cannot be imported, or has no class `SCENARIO` that can be made.
     """
     known = files()
     if name not in known:
@@ -350,14 +350,22 @@ def load(name: str) -> Scenario:
 
 @lru_cache(maxsize=64)
 def _load(name: str, path: Path) -> Scenario:
-    own = path.parent != find.folder_of(PACKAGE)
-    module = _import(name, path) if own else find.load(PACKAGE, name, "scenario")
-    cls = getattr(module, "SCENARIO", None)
-    if not (isinstance(cls, type) and issubclass(cls, Scenario)):
+    try:
+        own = path.parent != find.folder_of(PACKAGE)
+        module = _import(name, path) if own else find.load(PACKAGE, name, "scenario")
+        cls = getattr(module, "SCENARIO", None)
+        if not (isinstance(cls, type) and issubclass(cls, Scenario)):
+            raise ScenarioError(
+                f"{path.name} exports no scenario.", allowed="A class that extends Scenario, named SCENARIO."
+            )
+        scenario: Scenario = cls()
+    except MeleteError:
+        raise
+    except Exception as error:  # the file is its author's
         raise ScenarioError(
-            f"{path.name} exports no scenario.", allowed="A class that extends Scenario, named SCENARIO."
-        )
-    scenario: Scenario = cls()
+            f"{path.name} cannot be loaded: {type(error).__name__}: {error}.",
+            next_step=f"Correct {path}; `melete agents scenarios new` writes one that works.",
+        ) from error
     if scenario.name != name:
         raise ScenarioError(
             f"{path.name} holds a scenario named {scenario.name!r}.", allowed="The name of its file."

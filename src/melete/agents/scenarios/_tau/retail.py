@@ -93,9 +93,7 @@ class RetailWorld(TauWorld):
         """
         order = self._order(order_id)
         _require_status(order, "delivered", "exchanged")
-        swaps = self._swaps(order, item_ids, new_item_ids)
-        difference = cents(sum(new["price"] - old["price"] for old, new in swaps))
-        self._require_funds(order["user_id"], payment_method_id, difference)
+        _, difference = self._priced_swaps(order, item_ids, new_item_ids, payment_method_id)
         order = self.journal.edit("orders", order_id)
         order["status"] = "exchange requested"
         order["exchange_items"] = sorted(item_ids)
@@ -195,9 +193,7 @@ class RetailWorld(TauWorld):
         """
         order = self._order(order_id)
         _require_status(order, "pending", "modified")
-        swaps = self._swaps(order, item_ids, new_item_ids)
-        difference = cents(sum(new["price"] - old["price"] for old, new in swaps))
-        self._require_funds(order["user_id"], payment_method_id, difference)
+        swaps, difference = self._priced_swaps(order, item_ids, new_item_ids, payment_method_id)
         order = self.journal.edit("orders", order_id)
         waiting = list(order["items"])
         for old, new in swaps:
@@ -316,6 +312,15 @@ class RetailWorld(TauWorld):
                 raise ToolFailure(f"new item {new_id} not found or available")
             swaps.append((item, variant))
         return swaps
+
+    def _priced_swaps(
+        self, order: Record, old_ids: list[str], new_ids: list[str], payment_method_id: str
+    ) -> tuple[list[tuple[Record, Record]], float]:
+        """The swaps, and the difference in price, which the payment method can pay."""
+        swaps = self._swaps(order, old_ids, new_ids)
+        difference = cents(sum(new["price"] - old["price"] for old, new in swaps))
+        self._require_funds(order["user_id"], payment_method_id, difference)
+        return swaps, difference
 
     def _pay(self, order: Record, payment_method_id: str, amount: float) -> None:
         """Books a payment (positive) or a refund; a gift card's balance moves at once. `order` is being edited."""
