@@ -214,6 +214,18 @@ def test_agent_that_cannot_be_imported_is_a_config_error(reference: str) -> None
         frameworks.agent("openai", reference)
 
 
+@pytest.mark.parametrize("text", ["def (:", "1 / 0"])
+def test_agent_whose_module_raises_is_a_config_error(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raising_agent.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        ConfigError, match="raising_agent:build cannot be imported: (SyntaxError|ZeroDivision)"
+    ):
+        frameworks.agent("openai", "raising_agent:build")
+
+
 def test_tools_of_an_agent_are_extracted_with_schema_and_function(name: str) -> None:
     agent = BUILD[name]("http://127.0.0.1:9/v1", "none", tools_for(name))
     (tool,) = frameworks.load(name).extract_tools(agent)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from melete import find
-from melete.errors import ConfigError, MissingExtraError, ScenarioError
+from melete.errors import ConfigError, MeleteError, MissingExtraError, ScenarioError
 
 if TYPE_CHECKING:
     from melete.actions.tools import Tool
@@ -129,9 +129,11 @@ def _imported(reference: str) -> Any:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except MeleteError:
+        raise
+    except Exception as error:  # the module is its author's
         raise ConfigError(
-            f"{reference} cannot be imported: {error}.",
+            f"{reference} cannot be imported: {type(error).__name__}: {error}.",
             next_step="The module is looked for in the working folder and among the installed packages.",
         ) from error
 
