@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from queue_at_hand import job_file, queue_of, until
 
+from melete import supervision
 from melete.errors import ServerError
 from melete.jobs import background, lab
 from melete.jobs.lab import Plan
@@ -84,7 +85,7 @@ def test_lab_carries_out_jobs_and_survives_the_death_of_its_parts(
             assert part.pid is not None
             os.kill(part.pid, signal.SIGKILL)
             until(lambda name=name: (lab.read(home) or up).parts[name].restarts == 1)
-        until(lambda: lab.answers(up.plan.url, timeout_s=2))
+        until(lambda: supervision.answers(f"{up.plan.url}/health", timeout_s=2))
         second = queue.submit(job_file(tmp_path, {"config": {"steps": 2}}))
         until(lambda: queue.get(second.id).state == "succeeded")
     again = melete("up", "--port", "0", "--gpus", "none", "--grace-s", "10")
