@@ -290,7 +290,7 @@ def test_outcome_with_a_score_outside_its_range_is_refused(score: float) -> None
 def test_traffic_tells_failures_and_what_has_no_price(settings: Settings) -> None:
     opened, writer = own_bench.start(settings), SpoolWriter(settings.gateway / "spool")
     id = opened.session.id
-    for request, status in (("r1", "ok"), ("r2", "error"), ("r3", "client_abort")):
+    for request, status in (("r1", "ok"), ("r2", "error"), ("r3", "client_abort"), ("r4", "refused")):
         tell(settings, writer, request, id, "begin", endpoint="chat", started_s=time.time())
         fields = (
             {"status": status, "error_class": "rate_limit", "http_status": 429} if status == "error" else {}
@@ -308,6 +308,6 @@ def test_traffic_tells_failures_and_what_has_no_price(settings: Settings) -> Non
     with connect(settings.database) as connection:
         used = traffic.of_session(connection, id)
 
-    assert (used.requests, used.failed, used.tokens_in, used.cost_usd, used.unpriced) == (3, 2, 15, None, 3)
+    assert (used.requests, used.failed, used.tokens_in, used.cost_usd, used.unpriced) == (4, 3, 20, None, 3)
     assert used.last_error is not None
-    assert used.line().startswith("3 requests, 2 failed, 15 tokens in, 3 out, last error: ")
+    assert used.line().startswith("4 requests, 3 failed, 20 tokens in, 4 out, last error: ")

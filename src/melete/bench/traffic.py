@@ -17,7 +17,8 @@ FINE = ("ok", "cache_hit")
 class Traffic:
     """Requests of one session that have ended, and how many are on their way.
 
-    `cost_usd` is None if no request has a price, and `unpriced` counts those without one.
+    `cost_usd` is None if no request has a price, and `unpriced` counts those without one
+    that reached a provider.
     """
 
     requests: int
@@ -60,7 +61,7 @@ def of_session(connection: Connection, id: str) -> Traffic:
             func.coalesce(func.sum(request.tokens_in), 0),
             func.coalesce(func.sum(request.tokens_out), 0),
             func.sum(request.cost_usd),
-            func.count(request.cost_usd),
+            func.count().filter(request.cost_usd.is_(None), request.status != "refused"),
         ).where(mine)
     ).one()
     wrong = mine & request.status.not_in(FINE)
@@ -75,7 +76,7 @@ def of_session(connection: Connection, id: str) -> Traffic:
     if last is not None:
         error = last.error_class or last.status
         error += f" ({last.http_status})" if last.http_status else ""
-    requests, tokens_in, tokens_out, cost, priced = counted
+    requests, tokens_in, tokens_out, cost, unpriced = counted
     return Traffic(
         requests=requests,
         open=ingest.open_requests(connection, id),
@@ -83,6 +84,6 @@ def of_session(connection: Connection, id: str) -> Traffic:
         tokens_in=int(tokens_in),
         tokens_out=int(tokens_out),
         cost_usd=None if cost is None else float(cost),
-        unpriced=requests - priced,
+        unpriced=unpriced,
         last_error=error,
     )
