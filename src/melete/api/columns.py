@@ -35,6 +35,7 @@ VERSION = 1
 BLOCK_BYTES = 1 << 20
 TAIL_BYTES = 512
 MOST_KEYS = 2_000
+LONGEST_KEY = 200
 BUDGET_S = 0.1
 Floats: TypeAlias = npt.NDArray[np.float64]
 Rows: TypeAlias = npt.NDArray[np.uint32]
@@ -276,8 +277,9 @@ def _is_figure(value: Any) -> bool:
 
 
 def _known(head: Head, key: str) -> bool:
-    """Whether a figure has a column, which it gets unless there are too many."""
-    if key not in head.figures and len(head.figures) < MOST_KEYS:
+    """Whether a figure has a column, which it gets unless there are too many or this is no name."""
+    plain = len(key) <= LONGEST_KEY and key.isprintable()
+    if plain and key not in head.figures and len(head.figures) < MOST_KEYS:
         head.figures[key] = Figure(len(head.figures))
     return key in head.figures
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
@@ -12,10 +12,7 @@ from melete.api import paging
 from melete.api.clean import clean
 from melete.api.records import NamedText, ScenarioDetail, ScenarioSummary, ScenarioTask
 from melete.api.store import PLAIN, Asked, Listed, Store, Text
-from melete.errors import ConfigError, MeleteError, ScenarioError
-
-if TYPE_CHECKING:
-    from melete.agents.scenario import Scenario
+from melete.errors import ConfigError, ScenarioError
 
 ScenarioName = Annotated[
     str, Path(max_length=100, pattern=PLAIN, description="A scenario's name.", examples=["customer_support"])
@@ -54,7 +51,7 @@ def routes(store: Store) -> APIRouter:
         """One scenario: prompt, tools, criteria, splits."""
         from melete.agents import scenario
 
-        found = _loaded(name)
+        found = scenario.load(name)
         own = scenario.files()[name].parent != find.folder_of(scenario.PACKAGE)
         reason = found.unavailable()
         return ScenarioDetail(
@@ -77,7 +74,9 @@ def routes(store: Store) -> APIRouter:
     @router.get("/{name}/tasks")
     def list_scenario_tasks(name: ScenarioName, asked: Annotated[TaskAsked, Query()]) -> Listed[ScenarioTask]:
         """Tasks of a split, always the same for the same seed."""
-        found = _loaded(name)
+        from melete.agents import scenario
+
+        found = scenario.load(name)
         if reason := found.unavailable():
             raise ScenarioError(f"{name} cannot be played here: {reason}")
         if asked.split not in found.splits:
@@ -97,23 +96,3 @@ def routes(store: Store) -> APIRouter:
         return Listed[ScenarioTask](object="list", data=data, next_cursor=more)
 
     return router
-
-
-def _loaded(name: str) -> Scenario:
-    """A scenario; what a file of the user's own does wrong is said as such.
-
-    Raises:
-        ScenarioNotFoundError: there is none of that name.
-        ScenarioError: its file fails when it is read.
-    """
-    from melete.agents import scenario
-
-    try:
-        return scenario.load(name)
-    except MeleteError:
-        raise
-    except Exception as error:  # the file is the user's program
-        raise ScenarioError(
-            f"The scenario {name} cannot be read: {type(error).__name__}: {error}",
-            next_step=f"Check it with: melete agents scenarios check {name}",
-        ) from error
