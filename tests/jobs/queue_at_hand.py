@@ -88,10 +88,18 @@ def until(found: Callable[[], Any], longest_s: float = 120.0) -> Any:
 
 
 @contextmanager
-def started_worker(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A real worker in a process of its own."""
+def started_worker(
+    settings: Settings, *arguments: str, said: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A real worker in a process of its own; `said` is a file for what it says."""
     environ = {**os.environ, "MELETE_HOME": str(settings.home), "MELETE_DATABASE": settings.database}
-    started = subprocess.Popen([sys.executable, TRIAL, "worker", *arguments], env=environ)
+    with (said or Path(os.devnull)).open("wb") as out:
+        started = subprocess.Popen(
+            [sys.executable, TRIAL, "worker", *arguments],
+            stdout=out,
+            stderr=out,
+            env={**environ, "PYTHONUNBUFFERED": "1"},
+        )
     try:
         yield started
     finally:

@@ -242,23 +242,44 @@ def fill(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_full_disk_loses_no_job(
+def test_full_disk_loses_no_job_and_the_worker_goes_on(
     home: Settings, tmp_path: Path, small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = small_disk(6_000_000)
     monkeypatch.setenv("MELETE_HOME", str(disk))
     full = replace(home, home=disk, database=f"sqlite:///{disk / 'melete.db'}")
-    with queue_of(full) as queue:
-        job = queue.submit(job_file(tmp_path, {"config": {"steps": 3, "save_every": 1}}))
+    said = tmp_path / "said"
+    with queue_of(full) as queue, started_worker(full, "--gpus", "none", said=said):
+        until(lambda: "slots" in said.read_text())
         fill(disk / "ballast")
         with pytest.raises(StorageError, match="The disk is full"):
-            queue.submit(job_file(tmp_path, {}, name="other"))
+            queue.submit(job_file(tmp_path, {}))
+        assert queue.list() == []
+        assert not list((disk / "jobs").glob("*"))
+        until(lambda: "Nothing is lost; it is tried again" in said.read_text())
+        os.truncate(disk / "ballast", 0)
+        until(lambda: "It works again." in said.read_text())
+        job = queue.submit(job_file(tmp_path, {"config": {"steps": 3, "save_every": 1}}))
+        until(lambda: queue.get(job.id).state == "succeeded")
+
+
+@pytest.mark.slow
+def test_process_on_a_full_disk_fails_with_one_message_and_continues_after_a_retry(
+    home: Settings, tmp_path: Path, small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk(6_000_000)
+    monkeypatch.setenv("MELETE_HOME", str(disk))
+    full = replace(home, home=disk)  # its database is on another disk
+    config = {"steps": 400, "hold_s": 0.02, "save_every": 1}
+    with queue_of(full) as queue:
+        job = queue.submit(job_file(tmp_path, {"config": config}))
         with started_worker(full, "--gpus", "none"):
+            until(lambda: list((disk / "runs").glob("*/checkpoints/step_00000002")))
+            fill(disk / "ballast")
+            until(lambda: queue.get(job.id).state == "failed")
+            assert "The disk is full" in (queue.get(job.id).error or "")
             os.truncate(disk / "ballast", 0)
-            until(lambda: queue.get(job.id).state in ("failed", "succeeded"))
-        if queue.get(job.id).state == "failed":
-            assert "disk is full" in (queue.get(job.id).error or "")
             queue.retry(job.id)
-            drain(full)
-        assert queue.get(job.id).state == "succeeded"
-        assert [found.name for found in queue.list()] == ["tiny"]
+            until(lambda: queue.get(job.id).state == "succeeded")
+    (run,) = (disk / "runs").iterdir()
+    assert [line["step"] for line in read_json_lines(run / "metrics.jsonl")] == list(range(1, 401))
