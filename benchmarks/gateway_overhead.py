@@ -117,7 +117,7 @@ def proxy(folder: Path, port: int, *, ours: bool) -> Iterator[Proxy]:
         document["litellm_settings"]["callbacks"] = ["prometheus"]
         del document["litellm_settings"]["enable_post_custom_auth_checks"]
     settings.gateway.mkdir(exist_ok=True)
-    config.write(settings.gateway / "config.yaml", config.text(document))
+    (settings.gateway / "config.yaml").write_text(config.text(document), encoding="utf-8")
     with socket.socket() as listener, (folder / "log").open("wb") as log:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)

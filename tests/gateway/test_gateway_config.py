@@ -19,6 +19,7 @@ from melete.errors import ConfigError
 from melete.gateway import config, provider
 from melete.gateway.environment import WARM_MODEL
 from melete.gateway.provider import Provider
+from melete.runs.folder import replace_file
 from melete.settings import Settings
 
 SECRET = "sk-live-0123456789abcdef"
@@ -196,7 +197,7 @@ def test_write_makes_a_file_for_its_owner_alone_and_replaces_it_whole(tmp_path: 
     file = tmp_path / "config.yaml"
     file.write_text("old")
     file.chmod(0o644)
-    config.write(file, "new")
+    replace_file(file, "new", mode=0o600)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_text() == "new"
     assert list(tmp_path.iterdir()) == [file]

@@ -22,7 +22,7 @@ from gateway_at_hand import at_hand
 from lab_at_hand import REQUESTS_PER_SESSION, fill
 from melete import find
 from melete.gateway import sessions
-from melete.gateway.supervise import scrape_key
+from melete.gateway.config import scrape_key
 from melete.records import SessionState
 from melete.store import database
 from postgres_at_hand import empty, postgres  # noqa: F401

@@ -12,7 +12,7 @@ from sqlalchemy import update
 from gateway_at_hand import AtHand, Lent, at_hand
 from melete.gateway import config, exporter, reconcile
 from melete.gateway.collectors import prometheus as counters
-from melete.gateway.supervise import scrape_key
+from melete.gateway.config import scrape_key
 from melete.store import database
 from melete.store.models import SessionRow
 from prometheus_at_hand import prometheus

@@ -107,7 +107,7 @@ def proxy(
     document = config.document(providers(upstream), f"{upstream}/v1")
     document["litellm_settings"]["callbacks"].append("spend_log_tap.tap")
     document["general_settings"] |= {"disable_error_logs": False, "disable_spend_logs": False}
-    config.write(settings.gateway / "config.yaml", config.text(document))
+    (settings.gateway / "config.yaml").write_text(config.text(document), encoding="utf-8")
     environ = {
         **{name: os.environ[name] for name in supervise.PASSED_ON if name in os.environ},
         **supervise.QUIET,

@@ -44,13 +44,8 @@ ROLLUP_COLUMNS = ("scope", "scope_id", "metric", "value", "count")
 ENTITY_COLUMNS = ("id", "name", "digest", "document", "created_s")
 CONTENT_COLUMNS = ("request_id", "session_id", "parts", "expires_s")
 FILES = (
-    "entities.jsonl",
-    "sessions.jsonl",
-    "requests.jsonl",
-    "rollups.jsonl",
-    "content.jsonl",
-    "report.json",
-)
+    "entities.jsonl", "sessions.jsonl", "requests.jsonl", "rollups.jsonl", "content.jsonl", "report.json",
+)  # fmt: skip
 METADATA = (*NOTED, "versions", "load_1m", "self_reported")
 CONTENTS = table(RequestContentRow)
 WITH_CONTENT = frozenset({"task_card"})

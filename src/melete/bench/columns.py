@@ -26,14 +26,9 @@ LAYOUT = "columns_1"
 """Name of the rollup that holds the packed requests of a session."""
 TIMES = ("started_s", "latency_ms", "ttft_ms", "gap_p95_ms", "overhead_ms", "cost_usd")
 COUNTS = (
-    "tokens_in",
-    "tokens_cached",
-    "tokens_cache_write",
-    "tokens_out",
-    "tokens_reasoning",
-    "tool_calls",
+    "tokens_in", "tokens_cached", "tokens_cache_write", "tokens_out", "tokens_reasoning", "tool_calls",
     "attempts",
-)
+)  # fmt: skip
 REQUEST = np.dtype(
     [
         *((name, "<f8") for name in TIMES),

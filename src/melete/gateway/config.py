@@ -6,9 +6,7 @@ silence, and LiteLLM's own metrics get labels whose number is bounded (its defau
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +16,7 @@ from melete.gateway import environment
 from melete.gateway.issuers import new_key
 from melete.gateway.provider import OURS, REFERENCE, OfferedModel, Provider, offered
 from melete.gateway.state import folder
+from melete.runs.folder import replace_file
 from melete.settings import Settings
 
 HOOK = "melete.gateway.hook"
@@ -104,20 +103,11 @@ def text(config: dict[str, Any]) -> str:
     return head + yaml.safe_dump(config, sort_keys=False)
 
 
-def write(path: Path, content: str) -> None:
-    """Writes a file that only its owner can read, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(content)
-    draft.replace(path)
-
-
 def scrape_key(settings: Settings) -> str:
     """The key that Prometheus uses for LiteLLM's metrics; made once, kept in a file that only its owner can read."""
     file = folder(settings) / "scrape.key"
     if not file.is_file():
-        write(file, new_key())
+        replace_file(file, new_key(), mode=0o600)
     return file.read_text(encoding="utf-8").strip()
 
 

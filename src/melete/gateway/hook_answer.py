@@ -19,7 +19,6 @@ try:
 except ImportError:  # outside LiteLLM's environment
     _loads = json.loads
 
-TOOL_INPUT = ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta")
 LARGEST_FRAME = 32 * 1024 * 1024
 """Bytes of an answer that are held to be read; of a longer one only times and status are known."""
 

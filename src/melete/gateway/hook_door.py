@@ -8,7 +8,6 @@ form that clients of the endpoint expect. The model list is answered here too, a
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import json
 import time
@@ -22,6 +21,7 @@ from melete.gateway.hook_answer import Answer
 from melete.gateway.hook_keys import Admission, Keys, Refusal
 from melete.gateway.hook_record import Exchange, Recorder
 from melete.gateway.hook_wire import Back, Message, Receive, Send, Wire, with_our_headers
+from melete.gateway.issuers import key_hash
 
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
@@ -269,7 +269,7 @@ def _is_key(headers: dict[bytes, bytes], digest: str) -> bool:
     key = hook_request.key_of(headers)
     if not digest or not key:
         return False
-    return hmac.compare_digest(hashlib.sha256(key.encode("utf-8", "replace")).hexdigest(), digest.lower())
+    return hmac.compare_digest(key_hash(key), digest.lower())
 
 
 def _listed(path: str) -> str | None:

@@ -9,7 +9,6 @@ Stdlib only, and psycopg where the database is PostgreSQL, because this runs ins
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from melete.gateway.issuers import key_hash
 
 REMEMBERED_S = 120.0
 REMEMBERED_KEYS = 10_000
@@ -207,7 +208,7 @@ class Keys:
             )
         if not KEY.fullmatch(key):
             raise Refusal(401, "refused_session", "This is not the key of a session.")
-        digest = hashlib.sha256(key.encode()).hexdigest()
+        digest = key_hash(key)
         try:
             row = await self.database.one(CREDENTIAL, digest)
         except DatabaseAway as error:

@@ -13,59 +13,21 @@ from typing import Any
 from melete.gateway.events import Event, event_id
 
 STATUSES = ("ok", "error", "client_abort", "cache_hit", "interrupted", "refused")
-ERROR_CLASSES = frozenset(
-    {
-        "rate_limit",
-        "timeout",
-        "context_window",
-        "auth",
-        "bad_request",
-        "content_filter",
-        "provider_error",
-        "connection",
-        "not_found",
-        "budget",
-        "refused_model",
-        "refused_session",
-        "interrupted",
-        "client_abort",
-        "other",
-    }
-)
+ERROR_CLASSES = frozenset({
+    "rate_limit", "timeout", "context_window", "auth", "bad_request", "content_filter", "provider_error",
+    "connection", "not_found", "budget", "refused_model", "refused_session", "interrupted", "client_abort",
+    "other",
+})  # fmt: skip
 """The words for what went wrong; every other word is counted as `other`."""
 
 _TOLD = (
-    "call_id",
-    "endpoint",
-    "stream",
-    "model_asked",
-    "model_answered",
-    "deployment",
-    "provider",
-    "tokens_estimated",
-    "cost_source",
-    "upstream_request_id",
-    "finish_reason",
-    "changed",
-    "client",
-)
+    "call_id", "endpoint", "stream", "model_asked", "model_answered", "deployment", "provider",
+    "tokens_estimated", "cost_source", "upstream_request_id", "finish_reason", "changed", "client",
+)  # fmt: skip
 _FIGURES = (
-    "http_status",
-    "latency_ms",
-    "ttft_ms",
-    "first_chunk_ms",
-    "gap_p50_ms",
-    "gap_p95_ms",
-    "gap_max_ms",
-    "tokens_in",
-    "tokens_cached",
-    "tokens_cache_write",
-    "tokens_out",
-    "tokens_reasoning",
-    "cost_usd",
-    "overhead_ms",
-    "tool_calls",
-)
+    "http_status", "latency_ms", "ttft_ms", "first_chunk_ms", "gap_p50_ms", "gap_p95_ms", "gap_max_ms", "tokens_in",
+    "tokens_cached", "tokens_cache_write", "tokens_out", "tokens_reasoning", "cost_usd", "overhead_ms", "tool_calls",
+)  # fmt: skip
 _OF_AN_ATTEMPT = ("deployment", "provider", "upstream_request_id", "http_status", "error_class")
 _RANK = {"refused": 0, "begin": 1, "attempt": 2, "end": 3}
 _CONCLUDED = ":interrupted"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from melete import supervision
+from melete.runs.folder import replace_file
 from melete.settings import Settings
 
 FILE = "state.json"
@@ -61,11 +62,12 @@ def folder(settings: Settings) -> Path:
 
 
 def write(settings: Settings, state: State) -> None:
-    """Replaces the file."""
-    target = folder(settings) / FILE
-    draft = target.with_name(f".{FILE}.{os.getpid()}")
-    draft.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
-    draft.replace(target)
+    """Replaces the file.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    replace_file(folder(settings) / FILE, json.dumps(asdict(state), indent=1))
 
 
 def read(settings: Settings) -> State | None:

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from melete import settings as configured
-from melete.errors import GatewayError, MeleteError
+from melete.errors import GatewayError, MeleteError, StorageError
 from melete.gateway import config, environment, logs, state, warm
 from melete.gateway.housekeeping import Housekeeping
 from melete.gateway.issuers import key_hash, new_key
 from melete.gateway.plan import Plan
 from melete.gateway.provider import Provider
 from melete.gateway.state import State
+from melete.runs.folder import replace_file
 from melete.settings import Settings
 from melete.supervision import answers, how_ended
 
@@ -164,9 +165,8 @@ class Supervisor:
         began_s, warm_key = time.monotonic(), new_key()
         folder = self._settings.gateway
         with Echo() as upstream:
-            config.write(
-                folder / "config.yaml", config.text(config.document(providers, f"{upstream.url}/v1"))
-            )
+            written = config.text(config.document(providers, f"{upstream.url}/v1"))
+            replace_file(folder / "config.yaml", written, mode=0o600)
             self._child = self._spawn(folder / "config.yaml", self._environment(providers, warm_key))
             said = self._log.of_child(self._child.stdout)
             self._say(litellm_pid=self._child.pid)
@@ -285,8 +285,8 @@ class Supervisor:
         self._state = replace(self._state, **news)
         try:
             state.write(self._settings, self._state)
-        except OSError as error:  # a full disk is no reason to drop the calls that are under way
-            self._log.say(f"state.json cannot be written ({error.strerror})")
+        except StorageError as error:  # a full disk is no reason to drop the calls that are under way
+            self._log.say(error.found)
 
 
 def _with_echo(provider: Provider, stack: ExitStack) -> Provider:

@@ -92,16 +92,22 @@ def plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Writes a small text file whole, then renames it into place.
+def replace_file(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
+    """Writes a small file whole, text as UTF-8, then renames it into place.
+
+    Args:
+        path: file to write or to replace.
+        content: all of it.
+        mode: rights of the file, less what the umask takes.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written; the file before stays.
     """
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(opened, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

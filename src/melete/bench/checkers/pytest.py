@@ -18,14 +18,8 @@ from melete.bench.harness_profile import inside
 from melete.evals.sandbox import Limits
 
 SWITCHES = (
-    "conftest.py",
-    "pytest.ini",
-    ".pytest.ini",
-    "tox.ini",
-    "setup.cfg",
-    "pyproject.toml",
-    "sitecustomize.py",
-)
+    "conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "sitecustomize.py",
+)  # fmt: skip
 _PROGRAM = """
 import json, os
 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"

@@ -5,12 +5,12 @@ What they write comes from the report alone, so that no export can hold what the
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 from melete import find
-from melete.errors import MissingExtraError, StorageError
+from melete.errors import MissingExtraError
+from melete.runs.folder import replace_file, storage_error
 
 
 def names() -> list[str]:
@@ -44,13 +44,9 @@ def write(name: str, report: dict[str, Any], path: Path) -> Path:
         if library not in find.EXTRA_OF:
             raise
         raise MissingExtraError(library, find.EXTRA_OF[library]) from error
-    partial = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(written)
-        partial.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise StorageError(f"{path} cannot be written ({error.strerror}).") from error
+        raise storage_error(path, error) from error
+    replace_file(path, written)
     return path
