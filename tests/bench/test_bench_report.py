@@ -234,7 +234,7 @@ def test_html_of_an_experiment_in_which_nothing_finished_is_written(home: Settin
 
 def test_export_to_a_full_or_missing_place_leaves_nothing(made: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="was not written"):
         exports.write("json", made, tmp_path / "file" / "report.json")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["file"]
 
