@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,6 +91,17 @@ def test_logs_follow_until_the_job_has_ended(home: Settings, tmp_path: Path, cal
     assert err == f"{job.id} succeeded\n"
     assert call("jobs", "logs", "latest", "--process", "p1")[1] == "first of 1\nlast of 1\n"
     assert "no process of this job named 'p7'" in call("jobs", "logs", "latest", "--process", "p7")[2]
+
+
+def test_job_files_of_the_guide_are_right(home: Settings) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text(encoding="utf-8")
+    texts = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    with queue_of(home) as queue:
+        jobs = [
+            queue.submit_text(text if text.startswith("name:") else f"name: part\n{text}") for text in texts
+        ]
+    assert [step.after for step in jobs[0].steps] == [[], ["base"], ["base"], ["short", "long"]]
+    assert len(jobs) == 2
 
 
 def test_unknown_job_lists_the_known(home: Settings, tmp_path: Path, call: Call) -> None:

@@ -40,6 +40,17 @@ def test_submit_keeps_a_copy_of_the_file(store: Settings, tmp_path: Path) -> Non
         assert (job.priority, job.state, states(queue, job.id)) == (3, JobState.QUEUED, ["queued", "waiting"])
 
 
+def test_submit_of_a_text_is_checked_as_a_file_is(home: Settings, tmp_path: Path) -> None:
+    text = job_file(tmp_path, {"config": {"steps": 3}}).read_text()
+    with queue_of(home) as queue:
+        job = queue.submit_text(text, priority=2, origin="the form")
+        assert (home.home / "jobs" / job.id / "job.yaml").read_text() == text
+        assert (job.file, job.priority) == ("the form", 2)
+        with pytest.raises(JobFileError, match=r"^job\.yaml:4: stps: unknown key"):
+            queue.submit_text(text.replace("steps", "stps"))
+        assert len(queue.list()) == 1
+
+
 def test_claim_goes_by_priority_and_then_by_age(store: Settings, tmp_path: Path) -> None:
     with queue_of(store) as queue:
         file = job_file(tmp_path, {})

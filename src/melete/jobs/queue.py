@@ -12,6 +12,7 @@ each heartbeat and ends itself.
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, Row, and_, insert, or_, select, update
 
-from melete.errors import ConfigError, RunStateError, StorageError, UnknownNameError
+from melete.errors import ConfigError, JobFileError, RunStateError, StorageError, UnknownNameError
 from melete.jobs import file as job_file
 from melete.jobs.home import home_id
 from melete.jobs.states import ENDED, Job, JobState, Step, StepState, Wanted, ready, settled
@@ -67,13 +68,21 @@ class Queue:
         self.engine = engine
         self.home = home_id(settings)
 
-    def submit(self, file: Path, *, priority: int = 0, limit_batches: int | None = None) -> Job:
+    def submit(
+        self,
+        file: Path,
+        *,
+        priority: int = 0,
+        limit_batches: int | None = None,
+        origin: str | None = None,
+    ) -> Job:
         """Checks a job file and puts it into the queue.
 
         Args:
             file: YAML or JSON; a copy is kept in the job's folder.
             priority: higher goes first; equal ones in the order in which they came.
             limit_batches: the most steps per loop of processes that say none themselves.
+            origin: where the file comes from, if not from where it lies.
 
         Raises:
             JobFileError: the file is wrong; nothing was made.
@@ -87,7 +96,8 @@ class Queue:
             with alone(self.engine) as connection:
                 connection.execute(
                     insert(JOBS).values(
-                        id=path.name, home=self.home, name=read.name, file=str(file.resolve()), cwd=str(Path.cwd()),
+                        id=path.name, home=self.home, name=read.name,
+                        file=str(file.resolve()) if origin is None else origin, cwd=str(Path.cwd()),
                         priority=priority, state=JobState.QUEUED, wanted=Wanted.RUN, wanted_s=now_s,
                         created_s=now_s, tries=1,
                     )
@@ -101,6 +111,21 @@ class Queue:
             shutil.rmtree(path, ignore_errors=True)
             raise
         return self.get(path.name)
+
+    def submit_text(self, text: str, *, origin: str = "", **options: Any) -> Job:
+        """Checks the text of a job file and puts it into the queue, as `submit` does with a file.
+
+        Raises:
+            JobFileError: the text is wrong, by line and key; nothing was made.
+            StorageError: the home folder or the database cannot be written; nothing was made.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / ("job.json" if text.lstrip().startswith("{") else "job.yaml")
+            file.write_text(text, encoding="utf-8")
+            try:
+                return self.submit(file, origin=origin, **options)
+            except JobFileError as error:
+                raise JobFileError(str(error).replace(f"{folder}/", "")) from error
 
     def get(self, ref: str) -> Job:
         """A job by its id, the unique beginning of one, its name (the newest), or `latest`.
