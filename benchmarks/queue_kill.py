@@ -5,7 +5,8 @@
 Each job is one process that appends its number to a file, with one write. Workers and the server are killed when a
 random number of jobs is done, and started again at once; children are left alone, as they are by a worker that dies.
 The run succeeds if the file holds every number once, the queue says that all jobs have succeeded, and there is one run
-for each. Times are wall time on a machine that may do other things; CPU is that of everything that was started.
+for each. Times are wall time on a machine that may do other things; CPU is that of the workers, the server and the
+children whose worker lived to see their end.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def test_no_job_is_lost_or_done_twice_when_workers_and_server_are_killed(
     home: Settings, request: pytest.FixtureRequest, database: str
 ) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "queue_kill.py"
-    told = ["--jobs", "60", "--kills", "12", "--no-save"]
+    told = ["--jobs", "40", "--kills", "10", "--no-save"]
     if database == "postgresql":
         from postgres_at_hand import empty
 
@@ -133,4 +133,4 @@ def test_no_job_is_lost_or_done_twice_when_workers_and_server_are_killed(
     done = subprocess.run([sys.executable, script, *told], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
-    assert (result["done once"], result["lost"], result["done twice or more"]) == (60, 0, 0)
+    assert (result["done once"], result["lost"], result["done twice or more"]) == (40, 0, 0)

@@ -73,6 +73,7 @@ def test_process_that_was_killed_continues_from_its_checkpoint(
     assert [line["step"] for line in read_json_lines(run / "metrics.jsonl")] == list(range(1, 10))
 
 
+@pytest.mark.slow
 def test_process_that_is_killed_each_time_fails_in_the_end(
     home: Settings, tmp_path: Path, no_pause: None
 ) -> None:
@@ -84,6 +85,7 @@ def test_process_that_is_killed_each_time_fails_in_the_end(
     assert found.steps[1].state == "waiting"
 
 
+@pytest.mark.slow
 def test_error_of_the_user_fails_with_its_message_and_continues_after_a_retry(
     home: Settings, tmp_path: Path
 ) -> None:
@@ -115,6 +117,7 @@ def test_run_folder_deleted_by_hand_is_said_and_begun_anew(home: Settings, tmp_p
     assert "the loss became nan" in (found.error or "").lower()
 
 
+@pytest.mark.slow
 def test_run_folder_that_the_next_process_needs_and_that_was_deleted_is_named(
     home: Settings, tmp_path: Path
 ) -> None:
@@ -144,6 +147,7 @@ def test_show_and_status_of_a_job_whose_runs_were_deleted(
     assert f"{run.name} (deleted)" in out
 
 
+@pytest.mark.slow
 def test_process_that_does_not_stop_in_time_is_killed(home: Settings, tmp_path: Path) -> None:
     with queue_of(home) as queue:
         job = queue.submit(job_file(tmp_path, {"config": {"hold_s": 600.0}}))
