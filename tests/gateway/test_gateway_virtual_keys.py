@@ -159,6 +159,7 @@ def test_issue_with_a_wrong_admin_key_says_so_and_leaves_no_row(engine: Engine, 
         (500, "DB not connected", "no database"),
         (400, "Key with alias 's' already exists", "alias exists"),
         (500, "no idea", "it refused"),
+        (500, "no idea of s-261120-201249-0db5c3e3db", "it refused"),
         (200, "not JSON", "does not answer"),
     ],
 )

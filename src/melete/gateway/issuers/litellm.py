@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 import urllib.error
 import urllib.request
@@ -126,7 +127,7 @@ class LiteLLMIssuer:
         text = data.decode("utf-8", "replace").lower()
         if status in (401, 403):
             why, step = "the admin key is not accepted", "Give it the master key of that LiteLLM."
-        elif "db" in text or "database" in text:
+        elif re.search(r"\b(db|database)\b", text):
             why, step = "it has no database, and so no virtual keys", "Use the embedded issuer there."
         elif "alias" in text and "exists" in text:
             why, step = "a key of that alias exists", "Revoke the session's keys first."
