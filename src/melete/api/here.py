@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,9 +55,28 @@ RUNS = Listing(
         "since_s": lambda _, value: RUN.c.created_s >= value,
         "until_s": lambda _, value: RUN.c.created_s < value,
     },
-    leads=("state", "process"),
+    leads=("location",),
     most_scanned=MOST_SCANNED,
 )
+INDEXED = (
+    {"location", "since_s", "until_s"},
+    {"location", "state", "since_s", "until_s"},
+    {"location", "process", "since_s", "until_s"},
+)
+"""Filters that an index answers together, so that no row is looked at that does not match."""
+
+
+def page(
+    connection: Connection, wanted: Mapping[str, Any], *, limit: int, cursor: str | None = None
+) -> queries.Page:
+    """Some rows of the index, newest first.
+
+    Raises:
+        ConfigError: the cursor does not belong to these filters.
+    """
+    indexed = any(set(wanted) <= one for one in INDEXED)
+    listing = replace(RUNS, most_scanned=None) if indexed else RUNS
+    return queries.page(connection, listing, wanted, limit=limit, cursor=cursor)
 
 
 def summary(store: Store, row: Mapping[str, Any], own: str) -> RunSummary:
@@ -76,7 +96,7 @@ def summary(store: Store, row: Mapping[str, Any], own: str) -> RunSummary:
 def newest(store: Store, connection: Connection, limit: int, **wanted: str) -> list[RunSummary]:
     """The newest runs of this home that the index knows."""
     own = index.location(store.settings)
-    found = queries.page(connection, RUNS, {"location": own, **wanted}, limit=limit)
+    found = page(connection, {"location": own, **wanted}, limit=limit)
     return [summary(store, row, own) for row in found.items]
 
 

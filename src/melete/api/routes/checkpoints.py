@@ -15,7 +15,6 @@ from melete.api.clean import clean
 from melete.api.records import Checkpoint
 from melete.api.store import Asked, Listed, Store, Text
 from melete.errors import CheckpointError, UnknownNameError
-from melete.gateway import queries
 from melete.runs import checkpoints
 from melete.store import index
 
@@ -78,9 +77,7 @@ def _of_all(store: Store, asked: CheckpointAsked) -> Listed[Checkpoint]:
     own = index.location(store.settings)
     with store.read() as connection:
         while True:
-            page = queries.page(
-                connection, here.RUNS, {"location": own}, limit=asked.limit - len(found), cursor=cursor
-            )
+            page = here.page(connection, {"location": own}, limit=asked.limit - len(found), cursor=cursor)
             for row in page.items:
                 latest = checkpoints.latest(store.settings.runs / row["id"] / "checkpoints")
                 one = described(latest) if latest else None

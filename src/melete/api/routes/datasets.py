@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -18,6 +20,7 @@ from melete.api.store import Asked, Listed, Store, Text
 from melete.datasets import card, registry
 from melete.datasets.dataset import Dataset, Shard
 from melete.datasets.manifest import Manifest
+from melete.datasets.readers import Item
 from melete.errors import DatasetError, UnknownNameError
 from melete.settings import Settings
 
@@ -27,6 +30,8 @@ DatasetName = Annotated[
 ]  # fmt: skip
 SEARCHED = 5_000
 """Items that are looked at for one page of a search."""
+HELD = 16
+"""Places that are kept, each with an open file."""
 
 
 class DatasetAsked(Asked):
@@ -48,7 +53,7 @@ class RowAsked(Asked):
 
 def routes(store: Store) -> APIRouter:
     """A list by name, one of it, its card and its rows."""
-    router, settings = APIRouter(), store.settings
+    router, settings, reader = APIRouter(), store.settings, Reader()
 
     @router.get("")
     def list_datasets(asked: Annotated[DatasetAsked, Query()]) -> Listed[DatasetSummary]:
@@ -91,7 +96,7 @@ def routes(store: Store) -> APIRouter:
         split = asked.split or next(iter(opened.splits), "")
         of = f"rows {opened.manifest.id} {split} {asked.search or ''}"
         start = paging.place(asked.cursor, of, int)
-        return _rows(opened, split, asked, asked.start if start is None else start, of)
+        return reader.page(opened, split, asked, asked.start if start is None else start, of)
 
     return router
 
@@ -137,44 +142,61 @@ def _summary(manifest: Manifest, settings: Settings) -> DatasetSummary:
     )
 
 
-def _rows(opened: Dataset, split: str, asked: RowAsked, start: int, of: str) -> Listed[DatasetRow]:
-    """Items from an index on."""
-    if not opened.splits:
-        raise DatasetError(
-            f"{opened.manifest.id} has no splits: its files are read by the systems that use them."
-        )
-    found: list[DatasetRow] = []
-    place, wanted = start, (asked.search or "").lower()
-    most = SEARCHED if wanted else asked.limit
-    items = _items(opened.shards(split), start)
-    for item in islice(items, most):
-        row = _row(place, item)
-        place += 1
-        if not wanted or wanted in row.model_dump_json().lower():
-            found.append(row)
-        if len(found) == asked.limit:
-            break
-    more = next(items, None) is not None
-    return Listed[DatasetRow](
-        object="list", data=found, next_cursor=paging.cursor_at(place, of) if more else None
-    )
+class Reader:
+    """Reads pages of splits, and keeps where it was, so that the page after one does not start at the beginning."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[str, str, int], Iterator[Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def page(self, opened: Dataset, split: str, asked: RowAsked, start: int, of: str) -> Listed[DatasetRow]:
+        """Items from an index on."""
+        if not opened.splits:
+            raise DatasetError(
+                f"{opened.manifest.id} has no splits: its files are read by the systems that use them."
+            )
+        items = self._take(opened, split, start)
+        found: list[DatasetRow] = []
+        place, wanted = start, (asked.search or "").lower()
+        for item in islice(items, SEARCHED if wanted else asked.limit):
+            row = _row(place, item)
+            place += 1
+            if not wanted or wanted in row.model_dump_json().lower():
+                found.append(row)
+            if len(found) == asked.limit:
+                break
+        after = next(items, None)
+        if after is None:
+            return Listed[DatasetRow](object="list", data=found, next_cursor=None)
+        self._keep((opened.fingerprint, split, place), chain([after], items))
+        return Listed[DatasetRow](object="list", data=found, next_cursor=paging.cursor_at(place, of))
+
+    def _take(self, opened: Dataset, split: str, start: int) -> Iterator[Any]:
+        with self._lock:
+            held = self._held.pop((opened.fingerprint, split, start), None)
+        return _items(opened.shards(split), start) if held is None else held
+
+    def _keep(self, key: tuple[str, str, int], items: Iterator[Any]) -> None:
+        with self._lock:
+            self._held[key] = items
+            while len(self._held) > HELD:
+                self._held.popitem(last=False)
 
 
 def _items(shards: list[Shard], start: int) -> Iterator[Any]:
-    """Documents, conversations or rows from an index on; a shard before it is only counted through."""
+    """Documents, conversations or rows from an index on; those before it are passed over unread where they can be."""
     for shard in shards:
-        if start > 0 and shard.converse is None:
-            here = sum(1 for _ in islice(shard.read(0), start))
-            if here < start or next(shard.read(start), None) is None:
-                start -= here
-                continue
-        read = {"text": shard.documents, "conversations": shard.conversations}.get(shard.kind, shard.rows)
-        for item in read(0 if shard.converse else start):
-            if shard.converse and start > 0:
+        if shard.converse is not None:
+            items: Iterator[Any] = shard.conversations(0)
+        else:
+            items = shard.read(0)
+        for item in items:
+            if start > 0:
                 start -= 1
-                continue
-            yield item
-        start = 0
+            elif isinstance(item, Item):
+                yield item.text() if shard.kind == "text" else item.row()
+            else:
+                yield item
 
 
 def _row(place: int, item: Any) -> DatasetRow:

@@ -13,7 +13,6 @@ from melete.api.clean import clean
 from melete.api.here import RunId
 from melete.api.records import RunDetail, RunSummary
 from melete.api.store import Asked, Listed, Seconds, Store, Text
-from melete.gateway import queries
 from melete.records import RunState
 from melete.runs import provenance
 from melete.runs.lines import last_json_lines
@@ -46,7 +45,7 @@ def routes(store: Store) -> APIRouter:
         if not asked.everywhere:
             wanted["location"] = own
         with store.read() as connection:
-            found = queries.page(connection, here.RUNS, wanted, limit=asked.limit, cursor=asked.cursor)
+            found = here.page(connection, wanted, limit=asked.limit, cursor=asked.cursor)
         data = [here.summary(store, row, own) for row in found.items]
         return Listed[RunSummary](object="list", data=data, next_cursor=found.next_cursor)
 

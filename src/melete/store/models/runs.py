@@ -17,7 +17,9 @@ class RunRow(Model):
     __table_args__ = (
         Index("runs_by_age", "created_s"),
         Index("runs_by_process", "process", "created_s"),
-        Index("runs_by_state", "state", "created_s"),
+        Index("runs_by_home", "location", "created_s", "id"),
+        Index("runs_by_state", "location", "state", "created_s", "id"),
+        Index("runs_by_home_and_process", "location", "process", "created_s", "id"),
         Index("runs_by_id", "id"),
     )
 

@@ -1,4 +1,4 @@
-"""What the pages over runs ask for by index: what runs now, and one run by its id alone."""
+"""What the pages over runs ask for by index: runs of a home, by state and by process, and one by its id alone."""
 
 from alembic import op
 
@@ -8,11 +8,13 @@ down_revision = "0003_jobs"
 
 def upgrade() -> None:
     """Makes the indexes."""
-    op.create_index("runs_by_state", "runs", ["state", "created_s"])
+    op.create_index("runs_by_home", "runs", ["location", "created_s", "id"])
+    op.create_index("runs_by_state", "runs", ["location", "state", "created_s", "id"])
+    op.create_index("runs_by_home_and_process", "runs", ["location", "process", "created_s", "id"])
     op.create_index("runs_by_id", "runs", ["id"])
 
 
 def downgrade() -> None:
     """Drops them."""
-    op.drop_index("runs_by_id", "runs")
-    op.drop_index("runs_by_state", "runs")
+    for name in ("runs_by_id", "runs_by_home_and_process", "runs_by_state", "runs_by_home"):
+        op.drop_index(name, "runs")
