@@ -21,9 +21,9 @@ from typing import Any, get_args
 from melete.actions.action import Action, from_dict, to_dict
 from melete.actions.guard import Guard, GuardSession, Verdict
 from melete.actions.ledger import ToolResult, json_line
-from melete.runs.redact import redact
 from melete.errors import ConfigError
 from melete.runs.lines import LineFile
+from melete.runs.redact import redact
 
 KEYS = (
     "time_s", "step", "run", "episode", "observation", "model_output", "proposed", "verdict", "reasons",
