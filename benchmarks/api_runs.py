@@ -1,12 +1,12 @@
 """How long a page over a large lab takes: 100,000 runs in the index, 10,000,000 stored metric points, SQLite.
 
 The index holds 100,000 runs of 4 processes over 300 days, 40 of them called running by an index that was not told of
-their end. 200 of the newest have folders with a config, a log and checkpoints; one of them has 10,000,000 metric points
-(1,000,000 steps of 10 figures), one a log of 50 MB; a data set has 100,000 rows. Each kind of page is asked through
-the whole application (routing, validation, reading, JSON, ETag) without a socket. The goals are 95th percentiles in wall
-time of one client: 50 ms for the status, 200 ms for every list and detail page; CPU time stands beside it, which a busy
-machine does not stretch. How long the first look at the ten million points takes, until all are read, is told apart:
-each of its answers is bounded.
+their end. 200 of the newest have folders with a config, a log and checkpoints; one of them has 10,000,000 metric
+points (1,000,000 steps of 10 figures), one a log of 50 MB; a data set has 100,000 rows. Each kind of page is asked
+through the whole application (routing, validation, reading, JSON, ETag) without a socket. The goals are 95th
+percentiles in wall time of one client: 50 ms for the status, 200 ms for every list and detail page; CPU time stands
+beside it, which a busy machine does not stretch. How long the first look at the ten million points takes, until all
+are read, is told apart: each of its answers is bounded.
 """
 
 from __future__ import annotations

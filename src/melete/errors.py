@@ -18,6 +18,7 @@
     │   └── TrainingFailedError  7  a practice that could not go on, with the checkpoint that was kept
     ├── ServerError          8  port in use, server not reachable
     │   ├── EngineFull       8  more requests than may wait
+    │   ├── ApiError         8  what a server refused, with its status and code
     │   ├── GatewayError     8  the gateway is not up, or its proxy cannot be started
     │   └── NotOfferedError  8  a server that has not what is asked of it, such as log-probabilities
     ├── StorageError         9  full disk, folder that cannot be written
@@ -161,6 +162,20 @@ class EngineFull(ServerError):
             f"The engine already has {waiting} requests waiting.",
             next_step=f"Try again in about {retry_after_s:.0f} s, or start it with a longer line.",
         )
+
+
+class ApiError(ServerError):
+    """What a server answered in place of what it was asked for.
+
+    Args:
+        message: the server's own.
+        status: of HTTP.
+        code: the server's word for it, such as `not_found` or `gone`.
+    """
+
+    def __init__(self, message: str, status: int, code: str | None) -> None:
+        self.status, self.code = status, code
+        super().__init__(message)
 
 
 class GatewayError(ServerError):

@@ -39,10 +39,10 @@ def test_paths_of_the_documentation_are_those_of_the_api(home: Settings) -> None
 
 
 def test_python_of_the_documentation_runs(lab: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", API, re.S)
+    code = "".join(re.findall(r"```python\n(.*?)```", API, re.S))
     with Server({}, lab, mounts={PREFIX: create_app(lab)}) as server:
         exec(code.replace("http://127.0.0.1:8675", server.url), {})
-    assert len(capsys.readouterr().out.splitlines()) == 30
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 30
 
 
 def test_metrics_of_the_documentation_are_those_of_the_page(lab: Settings) -> None:

@@ -30,6 +30,8 @@ DatasetName = Annotated[
 ]  # fmt: skip
 SEARCHED = 5_000
 """Items that are looked at for one page of a search."""
+PAGES = 8
+"""Pages that are kept."""
 HELD = 16
 """Places that are kept, each with an open file."""
 
@@ -143,9 +145,10 @@ def _summary(manifest: Manifest, settings: Settings) -> DatasetSummary:
 
 
 class Reader:
-    """Reads pages of splits, and keeps where it was, so that the page after one does not start at the beginning."""
+    """Reads pages of splits. It keeps the last ones, and where they ended, so that the next does not start over."""
 
     def __init__(self) -> None:
+        self._pages: OrderedDict[tuple[Any, ...], Listed[DatasetRow]] = OrderedDict()
         self._held: OrderedDict[tuple[str, str, int], Iterator[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -155,6 +158,18 @@ class Reader:
             raise DatasetError(
                 f"{opened.manifest.id} has no splits: its files are read by the systems that use them."
             )
+        key = (opened.fingerprint, split, start, asked.limit, asked.search)
+        with self._lock:
+            known = self._pages.get(key)
+        if known is None:
+            known = self._read(opened, split, asked, start, of)
+            with self._lock:
+                self._pages[key] = known
+                while len(self._pages) > PAGES:
+                    self._pages.popitem(last=False)
+        return known
+
+    def _read(self, opened: Dataset, split: str, asked: RowAsked, start: int, of: str) -> Listed[DatasetRow]:
         items = self._take(opened, split, start)
         found: list[DatasetRow] = []
         place, wanted = start, (asked.search or "").lower()

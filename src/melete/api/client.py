@@ -1,0 +1,250 @@
+"""A small typed client of the API: records in place of JSON, lists as iterators that ask for the next page themselves.
+
+    with Client("http://127.0.0.1:8675") as lab:
+        for run in lab.runs(process="llm.pretrain"):
+            print(run.name, run.state, lab.curves(run.id, ["loss"]).figures[0].last)
+
+What the server refuses is an `ApiError` with the server's own message. Needs httpx and no web framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from melete import find
+from melete.api import records
+from melete.errors import ApiError, MissingExtraError, ServerError, StorageError
+from melete.runs.folder import storage_error
+
+if TYPE_CHECKING:
+    import httpx
+
+PREFIX = "/api/v1"
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class Client:
+    """Asks one server; use it in a `with`, or close it.
+
+    Args:
+        url: where `melete serve` listens.
+        token: what the server asks for, if it does.
+        timeout_s: the longest silence of the server that is waited for.
+
+    Raises:
+        MissingExtraError: httpx is not installed.
+    """
+
+    def __init__(
+        self, url: str = "http://127.0.0.1:8675", token: str | None = None, timeout_s: float = 30.0
+    ) -> None:
+        try:
+            import httpx
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("httpx", find.EXTRA_OF["httpx"]) from error
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._unreachable: type[Exception] = httpx.HTTPError
+        self._http = httpx.Client(base_url=url.rstrip("/") + PREFIX, headers=headers, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._http.close()
+
+    def get(self, path: str, **asked: Any) -> Any:
+        """The JSON of any path below /api/v1; parameters that are None are left out.
+
+        Raises:
+            ApiError: the server refuses.
+            ServerError: it does not answer.
+        """
+        wanted = {name: value for name, value in asked.items() if value is not None}
+        try:
+            answer = self._http.get(path, params=wanted)
+        except self._unreachable as error:
+            raise self._away(error) from error
+        if answer.status_code != 200:
+            raise refusal(answer)
+        return answer.json()
+
+    def each(self, path: str, **asked: Any) -> Iterator[dict[str, Any]]:
+        """Every row of any list, page after page; `limit` is the size of a page."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, **asked, cursor=cursor)
+            yield from page["data"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def status(self) -> records.Status:
+        """What runs now, and on what."""
+        return records.Status.model_validate(self.get("/status"))
+
+    def runs(
+        self,
+        *,
+        state: str | None = None,
+        process: str | None = None,
+        name: str | None = None,
+        job: str | None = None,
+        everywhere: bool = False,
+        since_s: float | None = None,
+        until_s: float | None = None,
+    ) -> Iterator[records.RunSummary]:
+        """Runs, newest first."""
+        asked = {"state": state, "process": process, "name": name, "job": job}
+        times = {"since_s": since_s, "until_s": until_s, "everywhere": everywhere or None}
+        return self._each(records.RunSummary, "/runs", **asked, **times)
+
+    def run(self, run: str) -> records.RunDetail:
+        """One run by its id."""
+        return records.RunDetail.model_validate(self.get(_path("runs", run)))
+
+    def curves(
+        self,
+        run: str,
+        keys: Sequence[str] = (),
+        *,
+        first: float | None = None,
+        last: float | None = None,
+        most: int | None = None,
+    ) -> records.Curves:
+        """Figures of a run with their points, or all of them without any; waits until all of them were read.
+
+        Args:
+            run: its id.
+            keys: names of figures, 20 at most.
+            first: first step.
+            last: last step.
+            most: points of each at most.
+        """
+        asked = {"keys": ",".join(keys) or None, "from": first, "to": last, "max": most}
+        while True:
+            found = records.Curves.model_validate(self.get(_path("runs", run, "metrics"), **asked))
+            if found.complete:
+                return found
+
+    def log(
+        self, run: str, *, limit: int = 200, search: str | None = None, after: int | None = None
+    ) -> records.LogPage:
+        """The last lines of a log, or the first ones after a place (the `end` of an answer before)."""
+        asked = {"limit": limit, "search": search, "after": after}
+        return records.LogPage.model_validate(self.get(_path("runs", run, "log"), **asked))
+
+    def samples(self, run: str, name: str | None = None) -> Iterator[records.Sample]:
+        """Samples of a run, the newest step first."""
+        return self._each(records.Sample, _path("runs", run, "samples"), name=name)
+
+    def files(self, run: str, folder: str | None = None) -> Iterator[records.RunFile]:
+        """Files of a run by path."""
+        return self._each(records.RunFile, _path("runs", run, "files"), folder=folder)
+
+    def download(self, run: str, file: str, to: Path) -> Path:
+        """Writes a file of a run to a path, piece by piece, and returns that.
+
+        Raises:
+            ApiError: there is no such file that may be seen.
+            StorageError: it cannot be written; nothing half-written is left.
+        """
+        draft = to.with_name(f".{to.name}.part")
+        try:
+            with self._http.stream("GET", _path("runs", run, "files", *file.split("/"))) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    raise refusal(answer)
+                with draft.open("wb") as out:
+                    for piece in answer.iter_bytes():
+                        out.write(piece)
+            draft.replace(to)
+        except self._unreachable as error:
+            raise self._away(error) from error
+        except OSError as error:
+            failed: StorageError = storage_error(to, error)
+            raise failed from error
+        finally:
+            draft.unlink(missing_ok=True)
+        return to
+
+    def lineage(self, run: str) -> records.Lineage:
+        """From data to deployment."""
+        return records.Lineage.model_validate(self.get(_path("runs", run, "lineage")))
+
+    def checkpoints(self, run: str | None = None, kind: str | None = None) -> Iterator[records.Checkpoint]:
+        """All checkpoints of a run, or the newest of each run."""
+        return self._each(records.Checkpoint, "/checkpoints", run=run, kind=kind)
+
+    def deployments(self) -> Iterator[records.Deployment]:
+        """Deployed agents."""
+        return self._each(records.Deployment, "/deployments")
+
+    def processes(self) -> Iterator[records.Process]:
+        """What can be started."""
+        return self._each(records.Process, "/processes")
+
+    def process(self, name: str) -> records.ProcessDetail:
+        """One process, with the schema and defaults of its options."""
+        return records.ProcessDetail.model_validate(self.get(_path("processes", name)))
+
+    def datasets(
+        self, kind: str | None = None, at_hand: bool | None = None
+    ) -> Iterator[records.DatasetSummary]:
+        """Datasets by name."""
+        return self._each(records.DatasetSummary, "/datasets", kind=kind, at_hand=at_hand)
+
+    def dataset(self, name: str) -> records.DatasetDetail:
+        """One dataset."""
+        return records.DatasetDetail.model_validate(self.get(_path("datasets", name)))
+
+    def rows(
+        self, dataset: str, split: str | None = None, search: str | None = None
+    ) -> Iterator[records.DatasetRow]:
+        """Items of a split in order."""
+        return self._each(records.DatasetRow, _path("datasets", dataset, "rows"), split=split, search=search)
+
+    def scenarios(self) -> Iterator[records.ScenarioSummary]:
+        """Task families for agents."""
+        return self._each(records.ScenarioSummary, "/scenarios")
+
+    def scenario(self, name: str) -> records.ScenarioDetail:
+        """One scenario."""
+        return records.ScenarioDetail.model_validate(self.get(_path("scenarios", name)))
+
+    def _each(self, record: type[Record], path: str, **asked: Any) -> Iterator[Record]:
+        return (record.model_validate(row) for row in self.each(path, **asked))
+
+    def _away(self, error: Exception) -> ServerError:
+        return ServerError(
+            f"The server at {self._http.base_url} does not answer ({error}).",
+            next_step="Start it with: melete serve --no-model",
+        )
+
+
+def refusal(answer: httpx.Response) -> ApiError:
+    """The server's refusal as an error."""
+    try:
+        told = answer.json()["error"]
+        return ApiError(str(told["message"]), answer.status_code, told.get("code"))
+    except (ValueError, KeyError, TypeError):
+        return ApiError(
+            f"The server answered {answer.status_code}: {answer.text[:200]}", answer.status_code, None
+        )
+
+
+def _path(*parts: str) -> str:
+    """A path of parts, none of which can lead elsewhere."""
+    quoted = (quote(part, safe="@:") for part in parts)
+    return "/" + "/".join(part.replace(".", "%2E") if part in (".", "..") else part for part in quoted)
