@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import random
@@ -226,6 +227,8 @@ def main() -> None:
         settings = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
         known = fill(settings, args.runs, args.steps)
         first = first_look(settings.runs / known[-1])
+        gc.collect()
+        gc.freeze()  # what made the lab is no load of a server
         found = asyncio.run(measure(settings, known, args.rounds, args.steps))
     others = {kind: figures["p95_ms"] for kind, figures in found.items() if kind != "status"}
     worst = max(others, key=lambda kind: others[kind])

@@ -30,7 +30,7 @@ DatasetName = Annotated[
 ]  # fmt: skip
 SEARCHED = 5_000
 """Items that are looked at for one page of a search."""
-PAGES = 8
+PAGES = 24
 """Pages that are kept."""
 HELD = 16
 """Places that are kept, each with an open file."""
