@@ -11,7 +11,8 @@ from melete.errors import ConfigError, MeleteError, MissingExtraError, UnknownNa
 
 
 def all_errors(root: type[MeleteError] = MeleteError) -> list[type[MeleteError]]:
-    return [root, *(found for child in root.__subclasses__() for found in all_errors(child))]
+    ours = [child for child in root.__subclasses__() if child.__module__ == errors.__name__]
+    return [root, *(found for child in ours for found in all_errors(child))]
 
 
 def test_tree_at_the_top_of_the_file_draws_every_error_with_its_exit_code() -> None:

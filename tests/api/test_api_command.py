@@ -74,6 +74,7 @@ def test_no_model_beside_a_model_is_a_usage_error(call: Callable[..., tuple[int,
     assert "--no-model" in said
 
 
+@pytest.mark.slow
 def test_api_alone_loads_no_torch() -> None:
     code = (
         "import sys; from melete import settings; from melete.api.alone import gated; gated(settings.load());"

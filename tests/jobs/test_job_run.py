@@ -164,6 +164,7 @@ def test_sigint_stops_the_job_and_resume_continues_the_run(
     assert folder.read(home.runs / str(job.steps[0].run)).resumed == 1
 
 
+@pytest.mark.slow
 def test_job_that_was_killed_is_lost_and_resumes(home: Settings, tmp_path: Path, call: Call) -> None:
     file = write(tmp_path, "kill_at: 3, save_every: 2")
     child = subprocess.run([sys.executable, str(TRIAL), "run", str(file)], capture_output=True, check=False)

@@ -59,6 +59,7 @@ def test_worker_carries_a_job_through_in_order(store: Settings, tmp_path: Path, 
     assert two.id in report
 
 
+@pytest.mark.slow
 def test_process_that_was_killed_continues_from_its_checkpoint(
     home: Settings, tmp_path: Path, no_pause: None
 ) -> None:
@@ -103,6 +104,7 @@ def test_error_of_the_user_fails_with_its_message_and_continues_after_a_retry(
     assert [line["step"] for line in read_json_lines(run / "metrics.jsonl")] == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_run_folder_deleted_by_hand_is_said_and_begun_anew(home: Settings, tmp_path: Path) -> None:
     with queue_of(home) as queue:
         job = queue.submit(job_file(tmp_path, {"config": {"steps": 3, "fail_at": 2, "save_every": 1}}))
@@ -134,6 +136,7 @@ def test_run_folder_that_the_next_process_needs_and_that_was_deleted_is_named(
     assert gone in (found.error or "")
 
 
+@pytest.mark.slow
 def test_show_and_status_of_a_job_whose_runs_were_deleted(
     home: Settings, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:
