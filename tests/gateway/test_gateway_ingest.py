@@ -424,7 +424,7 @@ def test_content_is_kept_until_its_time_is_over(engine: Engine, tmp_path: Path) 
     assert retention.purge_contents(engine, now_s=60.0) == 0
 
 
-def test_sqlite_is_locked_only_while_a_part_is_read(home: Settings, tmp_path: Path) -> None:
+def test_collection_leaves_sqlite_unlocked_while_its_engine_lives(home: Settings, tmp_path: Path) -> None:
     with database.opened(home.database) as engine:
         write(tmp_path / "spool", told_of("ok", "r", "s-0", 1.0))
         collect_into(engine, tmp_path / "spool", alive=alive)

@@ -67,7 +67,8 @@ def test_key_of_an_open_session_is_admitted_with_its_models(desk: Desk) -> None:
     session = desk.session()
     admission = desk.admit(desk.issue(session, policy=Policy(content=True, max_requests=3)))
     assert (admission.session, admission.models) == (session, ("small",))
-    assert (admission.content, admission.max_requests, admission.budget_usd) == (True, 3, None)
+    policy = admission.policy
+    assert (policy.content, policy.max_requests, policy.budget_usd) == (True, 3, None)
 
 
 @pytest.mark.parametrize("key", [None, "", "sk-short", "sk-" + "a" * 43, "x" * 50, "sk-" + "é" * 43])

@@ -25,23 +25,16 @@ NAMED = 5
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One metric, `after - before`, over task cards; the figures are those of `melete.metrics.Comparison`."""
+class Difference(Comparison):
+    """One metric, `after - before`, over task cards.
+
+    Attributes:
+        metric: its name.
+        verdict: what the comparison shows, in the metric's own sense of better.
+    """
 
     metric: str
-    before: float
-    after: float
-    difference: float
-    low: float
-    high: float
-    count: int
-    effect_size: float | None
-    p_value: float
-    test: str
-    shown: bool
-    needed: int | None
     verdict: Verdict
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -118,22 +111,7 @@ def _difference(name: str, before: Columns, after: Columns, pairs: Pairs) -> Dif
     found = metric.compare(before, after, pairs, lambda value: amount(value, metric.unit, signed=True))
     if found is None:
         return None
-    return Difference(
-        name,
-        found.before,
-        found.after,
-        found.difference,
-        found.low,
-        found.high,
-        found.count,
-        found.effect_size,
-        found.p_value,
-        found.test,
-        found.shown,
-        found.needed,
-        _verdict(metric, found),
-        found.sentence,
-    )
+    return Difference(**vars(found), metric=name, verdict=_verdict(metric, found))
 
 
 def _verdict(metric: Metric, found: Comparison) -> Verdict:

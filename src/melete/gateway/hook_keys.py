@@ -15,11 +15,11 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from melete.gateway.issuers import key_hash
+from melete.gateway.issuers import Policy, key_hash
 
 REMEMBERED_S = 120.0
 REMEMBERED_KEYS = 10_000
@@ -56,10 +56,7 @@ class Admission:
     key_hash: str
     models: tuple[str, ...]
     expires_s: float
-    content: bool = False
-    retention_days: float = 14.0
-    max_requests: int | None = None
-    budget_usd: float | None = None
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass
@@ -229,17 +226,18 @@ class Keys:
         Raises:
             Refusal: the session has sent as many requests, or cost as much, as it may.
         """
-        if admission.max_requests is None and admission.budget_usd is None:
+        policy = admission.policy
+        if policy.max_requests is None and policy.budget_usd is None:
             return Spending()
         spent = self._spent.get(admission.session)
         if spent is None:
             spent = self._spent[admission.session] = await self._spending(admission)
-        if admission.max_requests is not None and spent.requests >= admission.max_requests:
+        if policy.max_requests is not None and spent.requests >= policy.max_requests:
             raise Refusal(
-                429, "budget", f"This session has sent the {admission.max_requests} requests that it may."
+                429, "budget", f"This session has sent the {policy.max_requests} requests that it may."
             )
-        if admission.budget_usd is not None and spent.cost_usd >= admission.budget_usd:
-            raise Refusal(429, "budget", f"This session has spent the ${admission.budget_usd:g} that it may.")
+        if policy.budget_usd is not None and spent.cost_usd >= policy.budget_usd:
+            raise Refusal(429, "budget", f"This session has spent the ${policy.budget_usd:g} that it may.")
         spent.requests += 1
         return spent
 
@@ -257,16 +255,18 @@ class Keys:
         if revoked_s is not None or state not in OPEN_STATES:
             self._seen.pop(digest, None)
             raise Refusal(401, "refused_session", "The session of this key is over.")
-        policy = _json(policy)
+        told = _json(policy)
         admission = Admission(
             session=session,
             key_hash=digest,
             models=tuple(_json(models)),
             expires_s=min(float(expires_s), float(session_expires_s or expires_s)),
-            content=policy.get("content") is True,
-            retention_days=float(policy.get("retention_days") or 14.0),
-            max_requests=policy.get("max_requests"),
-            budget_usd=policy.get("budget_usd"),
+            policy=Policy(
+                content=told.get("content") is True,
+                retention_days=float(told.get("retention_days") or Policy.retention_days),
+                max_requests=told.get("max_requests"),
+                budget_usd=told.get("budget_usd"),
+            ),
         )
         if len(self._seen) >= REMEMBERED_KEYS:
             self._seen.clear()

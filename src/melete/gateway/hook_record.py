@@ -216,7 +216,7 @@ class Recorder:
             **_counts(tokens),
         }
         self.spool.keep(self._event(exchange, "end", 0, _wall(exchange, now_s), fields))
-        if exchange.admission.content and self.contents is not None:
+        if exchange.admission.policy.content and self.contents is not None:
             self._keep_content(exchange)
 
     def refused(
@@ -261,7 +261,7 @@ class Recorder:
             request=exchange.id,
             session=exchange.admission.session,
             time_s=exchange.wall_s,
-            expires_s=exchange.wall_s + exchange.admission.retention_days * 86_400,
+            expires_s=exchange.wall_s + exchange.admission.policy.retention_days * 86_400,
             parts=content.parts_of(exchange.endpoint, exchange.body or {}, exchange.answer.texts),
         )
         with contextlib.suppress(OSError):  # on a full disk the figures are kept and the words are not

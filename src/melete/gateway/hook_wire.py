@@ -62,7 +62,7 @@ class Back:
         self._status: int | None = None
         self._whole: list[bytes] = []
         self._size = 0
-        exchange.answer.keep_text = exchange.admission.content
+        exchange.answer.keep_text = exchange.admission.policy.content
 
     async def send(self, message: Message) -> None:
         """What LiteLLM sends."""

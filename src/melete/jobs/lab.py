@@ -13,23 +13,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 import melete
 from melete import settings as configured
 from melete import supervision
 from melete.errors import MeleteError, ServerError
+from melete.jobs.signals import handled
 from melete.runs.folder import replace_file
 from melete.settings import Settings
 
@@ -162,7 +160,7 @@ class Supervisor:
         Raises:
             ServerError: another supervisor has this home.
         """
-        with _held(self.settings), _signals(self):
+        with _held(self.settings), handled(lambda _: self.stop()):
             self._say()
             try:
                 while not self._stop.wait(PULSE_S):
@@ -314,19 +312,6 @@ def refused(now: State | None) -> ServerError:
         allowed="One server and its workers for each home folder.",
         next_step="Stop it first with: melete down. Or use another home: MELETE_HOME=FOLDER melete up --port N",
     )
-
-
-@contextmanager
-def _signals(supervisor: Supervisor) -> Iterator[None]:
-    def handle(number: int, frame: FrameType | None) -> None:
-        supervisor.stop()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main() -> int:

@@ -1,15 +1,32 @@
-"""SIGINT and SIGTERM as a request to a run: the first one asks it to stop, the second one aborts."""
+"""SIGINT and SIGTERM as a request to stop: to a run, where the second one aborts, or to a loop of ours."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from melete.runs.run import Run
+if TYPE_CHECKING:
+    from melete.runs.run import Run
+
+
+@contextmanager
+def handled(handle: Callable[[int], None]) -> Iterator[None]:
+    """Calls `handle` with the number of each SIGINT and SIGTERM; what handled them before is restored at the end."""
+
+    def call(number: int, frame: FrameType | None) -> None:
+        handle(number)
+
+    before = {number: signal.signal(number, call) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -20,7 +37,7 @@ def stop_signals(run: Run) -> Iterator[None]:
         return
     asked = False
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int) -> None:
         nonlocal asked
         if asked:
             raise KeyboardInterrupt
@@ -31,9 +48,5 @@ def stop_signals(run: Run) -> Iterator[None]:
                 2, f"\n{signal.Signals(number).name}: stopping after this step; once more aborts\n".encode()
             )
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(handle):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

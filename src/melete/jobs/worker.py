@@ -21,10 +21,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import IO
 
 from sqlalchemy import Engine
@@ -35,6 +34,7 @@ from melete.errors import DeviceError, MeleteError, StorageError
 from melete.jobs import child, claims, devices, nursery
 from melete.jobs.claims import Claim, Ending, Worker
 from melete.jobs.home import home_id
+from melete.jobs.signals import handled
 from melete.jobs.states import StepState, Wanted
 from melete.runs import folder as folders
 from melete.settings import Settings
@@ -334,7 +334,7 @@ def work(settings: Settings, options: Options, say: Callable[[str], None] = prin
         loop = Loop(settings, engine, worker, options, say)
         slots = [f"GPU {gpu}" for gpu in gpus] + [f"{options.cpu_slots} on the CPU"] * (options.cpu_slots > 0)
         say(f"Worker {worker.id}: slots {', '.join(slots)}; executors {', '.join(executors)}.")
-        with _signals(loop):
+        with handled(lambda _: loop.stop()):
             loop.run()
 
 
@@ -353,16 +353,3 @@ def usable(settings: Settings, wanted: tuple[str, ...] | None) -> tuple[str, ...
         elif wanted:
             raise DeviceError(f"The executor {name} cannot be used here: {problem}")
     return tuple(found)
-
-
-@contextmanager
-def _signals(loop: Loop) -> Iterator[None]:
-    def handle(number: int, frame: FrameType | None) -> None:
-        loop.stop()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
