@@ -19,7 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 GROUND = {
     "errors", "settings", "find", "records", "documents", "supervision", "runs", "datasets", "store", "metrics",
-    "actions", "gateway",
+    "actions", "gateway", "access",
 }  # fmt: skip
 MAY = {
     "errors": set[str](),
@@ -28,6 +28,7 @@ MAY = {
     "records": {"errors"},
     "documents": {"errors", "find"},
     "supervision": {"errors"},
+    "access": {"errors", "settings", "records", "store"},
     "metrics": {"errors"},
     "runs": {"errors", "settings", "find", "records", "documents"},
     "datasets": {"errors", "settings", "find", "records", "runs"},
@@ -41,19 +42,20 @@ MAY = {
     "bench": {*GROUND, "evals"},
     "jobs": GROUND,
     "api": GROUND,
+    "ui": {*GROUND, "api"},
     "cli": {*GROUND, "jobs"},
     "__main__": {"cli"},
 }
 """Room to the rooms that it may import, besides itself."""
 INSIDE_FUNCTIONS = {
-    "cli": {"serve", "llm", "evals", "agents", "bench", "api"},
-    "api": {"serve", "llm", "evals", "agents", "bench", "jobs"},
+    "cli": {"serve", "llm", "evals", "agents", "bench", "api", "ui"},
+    "api": {"serve", "llm", "evals", "agents", "bench", "jobs", "ui"},
 }
 """What the roof may import besides, where the import stands inside a function."""
 QUICK = {
     "torch", "transformers", "peft", "fastapi", "uvicorn", "sqlalchemy", "alembic", "litellm", "jinja2",
     "gymnasium", "openai", "langchain", "langgraph", "autogen_agentchat", "crewai", "sky",
-    "pyarrow", "psycopg", "prometheus_client", "httpx",
+    "pyarrow", "psycopg", "prometheus_client", "httpx", "textual", "websockets",
 }  # fmt: skip
 """Libraries that no file of the command line and no process file imports at its top."""
 

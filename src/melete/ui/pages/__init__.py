@@ -1,0 +1,1 @@
+"""The pages: one file is one page, found by its name."""
