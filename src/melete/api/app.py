@@ -26,6 +26,7 @@ from starlette.routing import compile_path
 import melete
 from melete import find
 from melete.api.etag import ETags
+from melete.api.live.hub import Hub
 from melete.api.store import Store
 from melete.errors import ConfigError, MeleteError, RunGoneError, StorageError, UnknownNameError
 from melete.settings import Settings
@@ -72,6 +73,8 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.store = store
+    app.state.hub = Hub()
+    app.state.hub.add(PREFIX, app, root=PREFIX)
     app.add_middleware(ETags)
     described: dict[int | str, dict[str, Any]] = {
         400: {"model": Error, "description": "A parameter that is wrong."},
