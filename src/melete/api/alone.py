@@ -8,10 +8,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
-from melete.api.app import PREFIX, create_app, on_http_error
+from melete.api.app import PREFIX, on_http_error
+from melete.api.whole import PAGES, mounts
 from melete.settings import Settings
 
 
@@ -30,12 +31,11 @@ def gated(settings: Settings) -> ASGIApp:
         said = "This server has no pages. Send the header 'Authorization: Bearer TOKEN', the value of MELETE_TOKEN."
         return refuse(Problem(401, said, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}))
 
-    routes = [
-        Route("/", root),
-        Route("/health", health),
-        Route("/login", login),
-        Mount(PREFIX, create_app(settings)),
-    ]
+    carried = mounts(settings)
+    routes: list[BaseRoute] = [Route("/health", health)]
+    if PAGES not in carried:
+        routes += [Route("/", root), Route("/login", login)]
+    routes += [Mount(path, app) for path, app in carried.items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_error})
     return TokenGate(app, settings.token)
 

@@ -27,6 +27,7 @@ import melete
 from melete import find
 from melete.api.etag import ETags
 from melete.api.live.hub import Hub
+from melete.api.rights import Rights
 from melete.api.store import Store
 from melete.errors import ConfigError, MeleteError, RunGoneError, StorageError, UnknownNameError
 from melete.settings import Settings
@@ -76,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.hub = Hub()
     app.state.hub.add(PREFIX, app, root=PREFIX)
     app.add_middleware(ETags)
+    app.add_middleware(Rights, prefix=PREFIX)
     described: dict[int | str, dict[str, Any]] = {
         400: {"model": Error, "description": "A parameter that is wrong."},
         404: {"model": Error, "description": "There is no such thing."},

@@ -73,8 +73,8 @@ def command(
     )
     for name in names:
         agents.open(name)
-    api = find.load("melete.api", "app", "part of the API")
-    mounts = {api.PREFIX: api.create_app(configured)}
+    whole = find.load("melete.api", "whole", "part of the API")
+    mounts = whole.mounts(configured)
     server = server_room.Server(served, configured, listener=listener, agents=agents, mounts=mounts)
 
     def say() -> None:
@@ -87,7 +87,7 @@ def command(
         key = '-H "Authorization: Bearer $MELETE_TOKEN" ' if configured.token else ""
         body = f'{{"model": "{first}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
         click.echo(f"  Try   curl {server.url}/v1/chat/completions {key}-d '{body}'")
-        click.echo(f"  Store {server.url}{api.PREFIX}/")
+        click.echo(f"  Store {server.url}{whole.PREFIX}/")
         click.echo("Stop with Ctrl-C.")
 
     server.run(on_ready=say)

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from melete import access
+from melete.access import Who
 from melete.serve.problems import Problem
 from melete.serve.recording import OPEN_TO_ROLLOUTS, PREFIX, Recorder, bearer, episode_over
 
@@ -126,6 +128,17 @@ def host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def forbidden(who: Who, method: str, path: str) -> Problem:
+    """What somebody is told whose role does not cover a request."""
+    role = access.needed(method, path)
+    return Problem(
+        403,
+        f"{method} {path[:200]} needs the role {role}; the token {who.name!r} has {who.role}.\n"
+        f"An admin makes one with: melete token create NAME --role {role}",
+        code="role",
+    )
 
 
 def refuse(problem: Problem) -> Response:
