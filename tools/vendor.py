@@ -18,7 +18,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "src" / "melete" / "serve" / "static" / "vendor"
+PAGES = ROOT / "src" / "melete" / "ui" / "static" / "vendor"
 FILES = {
+    "htmx.js": "htmx.org/dist/htmx.min.js",
+    "htmx.LICENSE": "htmx.org/LICENSE",
+    "uplot.js": "uplot/dist/uPlot.esm.js",
+    "uplot.css": "uplot/dist/uPlot.min.css",
+    "uplot.LICENSE": "uplot/LICENSE",
     "marked.js": "marked/lib/marked.esm.js",
     "marked.LICENSE": "marked/LICENSE",
     "purify.js": "dompurify/dist/purify.min.js",
@@ -44,9 +50,11 @@ def main() -> int:
         print("npm ci failed: the chat page will show plain text until this succeeds.", file=sys.stderr)
         return 1
     TARGET.mkdir(parents=True, exist_ok=True)
+    PAGES.mkdir(parents=True, exist_ok=True)
     for name, source in FILES.items():
         text = (ROOT / "node_modules" / source).read_text(encoding="utf-8")
         (TARGET / name).write_text(without_source_map(text), encoding="utf-8")
+        (PAGES / name).write_text(without_source_map(text), encoding="utf-8")
     print(f"{len(FILES)} files in {TARGET.relative_to(ROOT)}")
     return 0
 
