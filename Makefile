@@ -8,7 +8,7 @@ WORKERS ?= auto
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup envs demo test test-all quality format smoke bench clean
+.PHONY: help setup envs demo test test-all quality format smoke bench screenshots clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ smoke: setup ## The whole pipeline at toy size, from text to a served answer (a 
 
 bench: setup ## Benchmarks; NANOCHAT=DIR runs the peer beside ours
 	$(BIN)/python benchmarks/run_all.py $(if $(NANOCHAT),--nanochat $(NANOCHAT))
+
+screenshots: setup ## Photograph every page of the web UI into docs/images/ui (needs Chromium)
+	$(BIN)/python tools/screenshots.py
 
 clean: ## Remove the venv and caches (never runs or data)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache dist build
