@@ -5,6 +5,7 @@ foreign keys: events arrive in any order, from other machines too, and a row tha
 """
 
 from melete.store.models._model import Model, table
+from melete.store.models.access import AccessTokenRow, AuditRow, SignInRow
 from melete.store.models.entities import (
     ENTITIES,
     ExperimentRow,
@@ -28,7 +29,9 @@ from melete.store.models.sessions import CredentialRow, SessionRow
 
 __all__ = [
     "ENTITIES",
+    "AccessTokenRow",
     "ArtifactRow",
+    "AuditRow",
     "CredentialRow",
     "ExperimentRow",
     "HarnessProfileRow",
@@ -45,6 +48,7 @@ __all__ = [
     "RequestRow",
     "RunRow",
     "SessionRow",
+    "SignInRow",
     "SpendLogRow",
     "SpoolPositionRow",
     "TaskCardRow",
