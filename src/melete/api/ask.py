@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json as jsons
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -63,6 +63,8 @@ async def ask(
     who: object | None = None,
     headers: Mapping[str, str] | None = None,
     root: str = "",
+    media: Collection[str] | None = None,
+    most_bytes: int = MOST_BYTES,
 ) -> Answer:
     """Asks an application one thing.
 
@@ -75,9 +77,11 @@ async def ask(
         who: whose rights the request has, as the gate would have put them at `scope["state"]["who"]`.
         headers: further ones.
         root: where the application is mounted; messages and links then show whole paths.
+        media: media types that are wanted; an answer of another is refused before its body is made.
+        most_bytes: of the body.
 
     Raises:
-        ServerError: the answer is too long or takes too long.
+        ServerError: the answer is of no type that is wanted, too long, or takes too long.
     """
     body = b"" if json is None else jsons.dumps(json).encode()
     wanted = {"host": "localhost", "accept": "application/json", **(headers or {})}
@@ -101,7 +105,7 @@ async def ask(
         "server": ("localhost", 80),
         "state": {"who": who},
     }
-    return await _collect(app, scope, body)
+    return await _collect(app, scope, body, media, most_bytes)
 
 
 def _query(query: Mapping[str, Any] | str | None) -> str:
@@ -116,7 +120,9 @@ def _query(query: Mapping[str, Any] | str | None) -> str:
     return urlencode([(name, str(one).lower() if isinstance(one, bool) else one) for name, one in pairs])
 
 
-async def _collect(app: ASGIApp, scope: Scope, sent: bytes) -> Answer:
+async def _collect(
+    app: ASGIApp, scope: Scope, sent: bytes, media: Collection[str] | None, most_bytes: int
+) -> Answer:
     start: Message | None = None
     body, told = bytearray(), False
 
@@ -131,11 +137,17 @@ async def _collect(app: ASGIApp, scope: Scope, sent: bytes) -> Answer:
         nonlocal start
         if message["type"] == "http.response.start":
             start = message
+            kind = Headers(raw=list(message["headers"])).get("content-type", "").partition(";")[0]
+            if media is not None and kind not in media and message["status"] != 304:
+                raise ServerError(
+                    f"{scope['path']} answers {kind or 'nothing'}.", allowed=f"Here: {', '.join(media)}."
+                )
         elif message["type"] == "http.response.body":
             body.extend(message.get("body", b""))
-            if len(body) > MOST_BYTES:
+            if len(body) > most_bytes:
                 raise ServerError(
-                    f"{scope['path']} answers more than {MOST_BYTES >> 20} MB; download it instead."
+                    f"{scope['path']} answers more than {most_bytes >> 20} MB.",
+                    next_step="Ask for less, or download it.",
                 )
 
     try:

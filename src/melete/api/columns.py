@@ -210,14 +210,14 @@ def _catch_up(source: Path, folder: Path, head: Head, until_s: float) -> tuple[H
                     break
                 block_bytes *= 2
                 continue
-            _add(folder, head, _objects(whole))
+            _add(folder, head, objects(whole))
             head.offset += len(whole)
         head.tail = _tail(file, head.offset)
     replace_file(folder / "head.json", json.dumps(asdict(head)))
     return head, complete
 
 
-def _objects(block: bytes) -> list[dict[str, Any]]:
+def objects(block: bytes) -> list[dict[str, Any]]:
     """The objects in whole lines of JSON; at once where all are sound, else line by line."""
     try:
         found = json.loads(b"[" + block.rstrip(b"\n").replace(b"\n", b",") + b"]")

@@ -1,32 +1,52 @@
-"""The hub: which paths can be watched, and the pollers that watch them for all subscribers together.
+"""The hub: which paths can be watched, who watches what, and one poller for each topic that somebody watches.
 
     hub.add("/api/v1", api, root="/api/v1")     paths of the API, below its root
     hub.add("/parts", ui)                       pieces of pages
 
-A topic is a GET path with its query. Nothing is polled that nobody watches.
+A topic is a GET path with its query. It is polled once for all clients of one role, however many there are, and not at
+all without any. Everything runs in the server's event loop; what reads files does so in a thread.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import ModuleType
 
 from starlette.types import ASGIApp
 
+from melete import find
+from melete.access import Role, Who
+from melete.api.live.client import Client
+from melete.api.live.poller import Poller
+from melete.api.live.topic import Place, Topic, frame, parse, problem
+from melete.api.live.watch import Answers, Message, Watch
+from melete.api.store import Store
+from melete.errors import ConfigError, MeleteError, UnknownNameError
 
-@dataclass(frozen=True)
-class Place:
-    """An application whose paths can be watched."""
-
-    prefix: str
-    app: ASGIApp
-    root: str
+KINDS = "melete.api.live.topics"
+MOST_TOPICS = 64
+CHECK_S = 5.0
+STUCK_S = 30.0
+TRY_AGAIN, SIGN_IN = 1013, 4401
 
 
 class Hub:
-    """Topics of one server."""
+    """Topics of one server.
 
-    def __init__(self) -> None:
+    Args:
+        store: where the runs are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._places: list[Place] = []
+        self._kinds: list[ModuleType] = [
+            find.load(KINDS, name, "kind of topic") for name in find.names(KINDS)
+        ]
+        self._pollers: dict[tuple[str, Role], Poller] = {}
+        self._sockets: dict[Client, Callable[[int, str], Awaitable[None]]] = {}
+        self._guard: asyncio.Task[None] | None = None
 
     def add(self, prefix: str, app: ASGIApp, *, root: str = "") -> None:
         """Lets the paths below a prefix be watched.
@@ -37,3 +57,80 @@ class Hub:
             root: where the application is mounted.
         """
         self._places.append(Place(prefix, app, root))
+
+    def enter(self, who: Who, close: Callable[[int, str], Awaitable[None]]) -> Client:
+        """A client that may subscribe.
+
+        Args:
+            who: whose rights it has.
+            close: ends its connection with a code and a reason.
+        """
+        client = Client(who, lambda client, topic: self._pollers[topic, client.who.role].add(client))
+        self._sockets[client] = close
+        if self._guard is None:
+            self._guard = asyncio.create_task(self._watch_clients(), name="live clients")
+        return client
+
+    def leave(self, client: Client) -> None:
+        """Forgets a client."""
+        for topic in list(client.topics):
+            self.unsubscribe(client, topic)
+        self._sockets.pop(client, None)
+        if not self._sockets and self._guard is not None:
+            self._guard.cancel()
+            self._guard = None
+
+    def subscribe(self, client: Client, name: object) -> None:
+        """Sends a client the whole of a topic, and then what is new; what cannot be watched is told on the topic."""
+        try:
+            topic = parse(name, self._places, client.who)
+            if topic.text not in client.topics and len(client.topics) >= MOST_TOPICS:
+                raise ConfigError(
+                    f"A connection watches {MOST_TOPICS} topics at most.",
+                    next_step="Unsubscribe from some, or open another connection.",
+                )
+        except MeleteError as error:
+            status = 404 if isinstance(error, UnknownNameError) else 400
+            told = str(name)[:200]
+            client.put(told, Message(frame(told, problem(error, status)), whole=True))
+            return
+        client.topics.add(topic.text)
+        self._poller(topic).add(client)
+
+    def unsubscribe(self, client: Client, name: object) -> None:
+        """Sends a client nothing more of a topic."""
+        if not isinstance(name, str) or name not in client.topics:
+            return
+        client.topics.discard(name)
+        client.drop(name)
+        key = (name, client.who.role)
+        poller = self._pollers[key]
+        poller.remove(client)
+        if poller.empty:
+            del self._pollers[key]
+
+    @property
+    def watched(self) -> list[str]:
+        """Topics that are polled now."""
+        return sorted(topic for topic, _ in self._pollers)
+
+    def _poller(self, topic: Topic) -> Poller:
+        key = (topic.text, topic.who.role)
+        if key not in self._pollers:
+            self._pollers[key] = Poller(topic.text, self._watch(topic))
+        return self._pollers[key]
+
+    def _watch(self, topic: Topic) -> Watch:
+        for kind in self._kinds:
+            watch: Watch | None = kind.watch(topic, self._store)
+            if watch is not None:
+                return watch
+        return Answers(topic)
+
+    async def _watch_clients(self) -> None:
+        """Ends connections of clients that do not read, and of those who may not any more."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            for client, close in list(self._sockets.items()):
+                if client.stuck_s > STUCK_S:
+                    await close(TRY_AGAIN, f"Nothing was read for {STUCK_S:.0f} s.")

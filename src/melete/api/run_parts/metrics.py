@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -60,7 +61,7 @@ def routes(store: Store) -> APIRouter:
         for key in keys or known:
             if key in known:
                 points = read.series(key, asked.most, asked.first, asked.last) if keys else None
-                figures.append(_curve(key, known[key], points))
+                figures.append(curve(key, known[key], points))
         answer = Curves.model_construct(
             run=run_id,
             complete=read.complete,
@@ -73,10 +74,10 @@ def routes(store: Store) -> APIRouter:
     return router
 
 
-def _curve(
+def curve(
     key: str,
     figure: columns.Figure,
-    points: tuple[columns.Floats, columns.Floats, columns.Floats] | None,
+    points: tuple[Iterable[float], Iterable[float], Iterable[float]] | None,
 ) -> Curve:
     """What is said of a figure; its numbers were checked when they were read."""
     steps, times_s, values = points if points is not None else ((), (), ())
