@@ -1,10 +1,15 @@
-"""A home with two real runs, the second made of the first, a deployment and an own dataset, for tests of what reads."""
+"""A home with two real runs, the second made of the first, a deployment, and a queue with jobs, for tests of what reads."""
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
+from melete.jobs import claims
 from melete.jobs.execute import Options, execute
+from melete.jobs.queue import opened
+from melete.runs import folder
 from melete.serve import deployment
 from melete.settings import Settings
 
@@ -25,6 +30,21 @@ def fill_runs(settings: Settings) -> tuple[str, str]:
     deployment.write(settings, made)
     deployment.activate(settings, "counter", "1.0")
     return first.id, second.id
+
+
+def fill_queue(settings: Settings) -> tuple[str, str]:
+    """Queues two jobs, of which a worker that lives as long as this process has taken one; returns the jobs' ids."""
+    text = "name: {}\nprocesses:\n  - {{process: trial.count, name: one}}\n  - {{process: trial.count, name: two}}\n"
+    with opened(settings) as queue:
+        taken = queue.submit_text(text.format("taken"), priority=2)
+        waiting = queue.submit_text(text.format("waiting"))
+        pid = os.getpid()
+        its_start_s = folder.process_start_s(pid) or 0.0
+        worker = claims.Worker("here-1", queue.home, socket.gethostname(), pid, its_start_s)
+        claims.enter(queue.engine, worker)
+        claim = claims.claim(queue.engine, worker)
+        assert claim is not None and claim.job == taken.id
+    return taken.id, waiting.id
 
 
 def rows_file(folder: Path, count: int) -> Path:

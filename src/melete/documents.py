@@ -39,13 +39,15 @@ SECRET = re.compile(r"(^|[_-])(key|secret|token|password|credential|header)s?$(?
 
 @dataclass(frozen=True)
 class Problem:
-    """One wrong thing in a file; `key` is empty where the file as a whole is meant."""
+    """One wrong thing in a file; `key` is empty where the file as a whole is meant, and so is `place`."""
 
     path: Path
     line: int
     key: str
     text: str
     allowed: str | None = None
+    column: int = 1
+    place: Place = ()
 
     def __str__(self) -> str:
         key = f"{self.key}: " if self.key else ""
@@ -71,7 +73,8 @@ class Document(Generic[M]):
     def problem(self, place: Place, text: str, *, key: str | None = None) -> Problem:
         """A problem at a place of the file, such as `("processes", 0, "config")`."""
         shown = ".".join(str(part) for part in place) if key is None else key
-        return Problem(self.path, line(self.node, place), shown, text)
+        at, column = position(self.node, place)
+        return Problem(self.path, at, shown, text, column=column, place=place)
 
     @property
     def name(self) -> str:
@@ -98,7 +101,7 @@ def read(path: Path, model: type[M], what: str, *, error: type[ConfigError] = Co
 
 
 def check(
-    path: Path, model: type[M], what: str, *, name: str | None = None
+    path: Path, model: type[M], what: str, *, name: str | None = None, text: str | None = None
 ) -> tuple[Document[M] | None, list[Problem]]:
     """Reads a file; returns its document, or None and everything that is wrong in it.
 
@@ -107,20 +110,33 @@ def check(
         model: what the file has to be.
         what: word for the messages.
         name: value of the key `name`, which the file may leave out and must not contradict.
+        text: what the file holds, where it is not written yet; `path` is then only a name.
     """
     try:
-        node, values = _parse(path, what)
+        node, values = _parse(path, _text_of(path, what) if text is None else text, what)
     except _Wrong as wrong:
         return None, [wrong.problem]
     if name is not None and isinstance(values, dict) and values.setdefault("name", name) != name:
-        text = f"{values['name']!r} is not the name of the file."
-        return None, [Problem(path, line(node, ("name",)), "name", text, f"Write {name!r}, or leave it out.")]
+        found = f"{values['name']!r} is not the name of the file."
+        return None, [
+            Problem(path, line(node, ("name",)), "name", found, f"Write {name!r}, or leave it out.")
+        ]
     try:
         return Document(path, model.model_validate(values), node), []
     except ValidationError as error:
+        wrong = [(place, *position(node, place), key, words) for place, key, words in problems(model, error)]
         return None, [
-            Problem(path, line(node, place), key, text) for place, key, text in problems(model, error)
+            Problem(path, at, key, words, column=column, place=place)
+            for place, at, column, key, words in wrong
         ]
+
+
+def parse(path: Path, text: str, what: str) -> tuple[yaml.Node | None, Any, list[Problem]]:
+    """A text as nodes and as values before they are checked against anything; or what keeps it from being read."""
+    try:
+        return *_parse(path, text, what), []
+    except _Wrong as wrong:
+        return None, None, [wrong.problem]
 
 
 def failure(problems: list[Problem], error: type[ConfigError] = ConfigError) -> ConfigError:
@@ -233,29 +249,43 @@ class Shelf(Generic[M]):
 
 def line(node: yaml.Node, place: Place) -> int:
     """Line of the deepest node along a place that is in the file; of its key where there is one."""
-    found: int = node.start_mark.line + 1
+    return position(node, place)[0]
+
+
+def position(node: yaml.Node, place: Place) -> tuple[int, int]:
+    """Line and column, both from 1, of the deepest node along a place; of its key where there is one."""
+    mark = node.start_mark
     for part in place:
         if isinstance(node, yaml.MappingNode):
             entry = next(((key, value) for key, value in node.value if key.value == str(part)), None)
             if entry is None:
                 break
-            found, node = entry[0].start_mark.line + 1, entry[1]
+            mark, node = entry[0].start_mark, entry[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
-            found = node.start_mark.line + 1
+            mark = node.start_mark
         else:
             break
-    return found
+    return mark.line + 1, mark.column + 1
 
 
-def _parse(path: Path, what: str) -> tuple[yaml.Node, Any]:
-    """The file as nodes and as values."""
+def _text_of(path: Path, what: str) -> str:
     try:
         if path.stat().st_size > LARGEST_BYTES:
-            raise _Wrong(Problem(path, 1, "", f"the {what} is larger than {LARGEST_BYTES:,} bytes."))
-        text = path.read_text(encoding="utf-8")
+            raise _too_large(path, what)
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _Wrong(Problem(path, 1, "", f"the {what} cannot be read ({error}).")) from error
+
+
+def _too_large(path: Path, what: str) -> _Wrong:
+    return _Wrong(Problem(path, 1, "", f"the {what} is larger than {LARGEST_BYTES:,} bytes."))
+
+
+def _parse(path: Path, text: str, what: str) -> tuple[yaml.Node, Any]:
+    """The text of a file as nodes and as values."""
+    if len(text) > LARGEST_BYTES:
+        raise _too_large(path, what)
     if path.suffix == ".json":
         text = re.sub(r"^\t+", lambda tabs: " " * len(tabs[0]), text, flags=re.MULTILINE)
     try:
@@ -270,7 +300,8 @@ def _parse(path: Path, what: str) -> tuple[yaml.Node, Any]:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or str(error).split("\n")[0]
-        raise _Wrong(Problem(path, mark.line + 1 if mark else 1, "", f"not YAML: {said}.")) from error
+        at, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise _Wrong(Problem(path, at, "", f"not YAML: {said}.", column=column)) from error
 
 
 @dataclass

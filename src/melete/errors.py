@@ -22,6 +22,7 @@
     │   ├── GatewayError     8  the gateway is not up, or its proxy cannot be started
     │   └── NotOfferedError  8  a server that has not what is asked of it, such as log-probabilities
     ├── StorageError         9  full disk, folder that cannot be written
+    │   └── DiskFullError    9  the disk is full
     ├── SandboxError        10  the sandbox could not be set up
     ├── ScenarioError       11  a scenario or a tool that is wrong in itself
     ├── HubError            12  a hub of rollouts that died or does not answer
@@ -190,6 +191,10 @@ class StorageError(MeleteError):
     """A full disk or a folder that cannot be written; nothing half-written is left behind."""
 
     exit_code = 9
+
+
+class DiskFullError(StorageError):
+    """No space is left, or none that this program may use; nothing half-written is left behind."""
 
 
 class SandboxError(MeleteError):

@@ -5,14 +5,14 @@
     GET /<resource>       a page, with filters;  GET /<resource>/<id> one of it
 
 A file `routes/harness_profiles.py` with a function `routes(store)` is the resource `/harness-profiles`. The application
-asks for no token itself: `melete serve` mounts it behind its own gate. It reads and never writes, except for what it
-keeps to be quick, which can be thrown away. Errors have the shape of all of Melete's servers, `{"error": {"message",
-"type", "param", "code"}}`, and answers an `ETag`.
+asks for no token itself: `melete serve` mounts it behind its own gate, which also knows who may write. Errors have the
+shape of all of Melete's servers, `{"error": {"message", "type", "param", "code"}}`, and answers an `ETag`.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,15 +21,26 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import compile_path
+from starlette.routing import WebSocketRoute, compile_path
 
 import melete
 from melete import find
+from melete.api.body import BodyLimit
 from melete.api.etag import ETags
+from melete.api.live import socket
 from melete.api.live.hub import Hub
 from melete.api.rights import Rights
 from melete.api.store import Store
-from melete.errors import ConfigError, MeleteError, RunGoneError, StorageError, UnknownNameError
+from melete.errors import (
+    ApiError,
+    ConfigError,
+    DiskFullError,
+    MeleteError,
+    RunGoneError,
+    RunStateError,
+    StorageError,
+    UnknownNameError,
+)
 from melete.settings import Settings
 
 PREFIX = "/api/v1"
@@ -74,9 +85,11 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.store = store
-    app.state.hub = Hub()
+    app.state.hub = Hub(store)
     app.state.hub.add(PREFIX, app, root=PREFIX)
+    app.router.routes.append(WebSocketRoute("/live", functools.partial(socket.serve, hub=app.state.hub)))
     app.add_middleware(ETags)
+    app.add_middleware(BodyLimit)
     app.add_middleware(Rights, prefix=PREFIX)
     described: dict[int | str, dict[str, Any]] = {
         400: {"model": Error, "description": "A parameter that is wrong."},
@@ -131,13 +144,20 @@ def _document(app: FastAPI) -> dict[str, Any]:
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
-    name = str(problem["loc"][-1])
+    where, *place = problem["loc"]
+    name = ".".join(map(str, place)) or str(where)
+    if problem["type"] == "json_invalid":
+        reason = problem.get("ctx", {}).get("error", "it cannot be parsed")
+        return _refuse(400, f"The body is not JSON: {reason}.", code="invalid_json")
     if problem["type"] == "extra_forbidden":
-        known = _query_parameters(request)
+        known = _body_keys(request) if where == "body" else _query_parameters(request)
+        kind = "key of the body" if where == "body" else "query parameter"
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        message = f"Unrecognized query parameter: {name[:80]!r}.{hint} Known: {', '.join(known) or 'none'}."
+        message = f"Unrecognized {kind}: {name[:80]!r}.{hint} Known: {', '.join(known) or 'none'}."
         return _refuse(400, message, param=name[:80], code="unknown_parameter")
+    if problem["type"] == "missing":
+        return _refuse(400, f"{name}: it is missing.", param=name[:80], code="missing_parameter")
     found = repr(problem.get("input"))
     found = found if len(found) <= 80 else found[:77] + "..."
     return _refuse(400, f"{name}: {problem['msg']}; found {found}.", param=name[:80], code="invalid_value")
@@ -148,8 +168,14 @@ async def _on_melete_error(request: Request, error: Exception) -> Response:
         return _refuse(404, str(error), code="gone")
     if isinstance(error, UnknownNameError):
         return _refuse(404, str(error), code="not_found")
+    if isinstance(error, ApiError):
+        return _refuse(error.status, str(error), code=error.code)
+    if isinstance(error, DiskFullError):
+        return _refuse(507, str(error), code="disk_full")
     if isinstance(error, StorageError):
         return _refuse(503, str(error), code="storage", headers={"Retry-After": "2"})
+    if isinstance(error, RunStateError) and request.method != "GET":
+        return _refuse(409, str(error), code="conflict")
     return _refuse(400, str(error), code="invalid_value" if isinstance(error, ConfigError) else "refused")
 
 
@@ -169,12 +195,25 @@ async def _on_crash(request: Request, error: Exception) -> Response:
 
 def _query_parameters(request: Request) -> list[str]:
     """Names of the query parameters of the path that was asked."""
+    found = _operation(request).get("parameters", ())
+    return sorted(parameter["name"] for parameter in found if parameter["in"] == "query")
+
+
+def _body_keys(request: Request) -> list[str]:
+    """Keys of the body that the path takes."""
+    schema = _operation(request)["requestBody"]["content"]["application/json"]["schema"]
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return sorted(request.app.openapi()["components"]["schemas"].get(name, {}).get("properties", ()))
+
+
+def _operation(request: Request) -> dict[str, Any]:
+    """What the document says of the path and method that was asked."""
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    documented = request.app.openapi()["paths"].items()
-    operation = next(one["get"] for template, one in documented if compile_path(template)[0].match(path))
-    return sorted(
-        parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"
-    )
+    method = "get" if request.method == "HEAD" else request.method.lower()
+    for template, operations in request.app.openapi()["paths"].items():
+        if method in operations and compile_path(template)[0].match(path):
+            return dict(operations[method])
+    return {}
 
 
 def _refuse(

@@ -1,8 +1,8 @@
 """What the routes read from: pages and single rows of the listings, over one engine that can only read.
 
 A connection is taken for one request and given back. SQLite and PostgreSQL are told that nothing will be written, so a
-route cannot change the store by mistake; what computes rollups says so (`keep`). A database that is away is answered
-with 503.
+route cannot change the store by mistake; what computes rollups says so (`keep`), and so does what people ask of jobs
+(`queue_to_write`). A database that is away is answered with 503.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, Engine, event
@@ -21,6 +21,9 @@ from melete.gateway import queries
 from melete.gateway.queries import MOST_ITEMS, Listing
 from melete.settings import Settings
 from melete.store import database
+
+if TYPE_CHECKING:
+    from melete.jobs.queue import Queue
 
 Item = TypeVar("Item")
 Record = TypeVar("Record", bound=BaseModel)
@@ -73,14 +76,32 @@ class Store:
         Raises:
             StorageError: the database cannot be used.
         """
-        try:
-            with self._opened().connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StorageError(
-                f"The database cannot be read now ({type(error).__name__}).",
-                next_step="Try again in a moment.",
-            ) from error
+        with _told(), self._opened().connect() as connection:
+            yield connection
+
+    @contextmanager
+    def queue(self) -> Iterator[Queue]:
+        """The queue of this home, which can only be read.
+
+        Raises:
+            StorageError: the database cannot be used.
+        """
+        from melete.jobs.queue import Queue
+
+        with _told():
+            yield Queue(self.settings, self._opened())
+
+    @contextmanager
+    def queue_to_write(self) -> Iterator[Queue]:
+        """The queue of this home, for what people ask of it.
+
+        Raises:
+            StorageError: the database cannot be used, or is of a newer version.
+        """
+        from melete.jobs.queue import opened
+
+        with opened(self.settings) as queue:
+            yield queue
 
     @contextmanager
     def keep(self) -> Iterator[Connection]:
@@ -129,6 +150,18 @@ class Store:
                     pass  # brings the schema to the newest revision
                 self._engine = _read_only(database.open_engine(self.settings.database))
             return self._engine
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the database's driver says, as an error of ours."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StorageError(
+            f"The database cannot be read now ({type(error).__name__}).",
+            next_step="Try again in a moment.",
+        ) from error
 
 
 def _read_only(engine: Engine) -> Engine:

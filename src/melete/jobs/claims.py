@@ -131,6 +131,24 @@ def living_workers(connection: Connection, home: str, host: str) -> list[dict[st
     return [dict(row) for row in rows if _worker_lives(dict(row), host)]
 
 
+def in_use(engine: Engine, home: str) -> list[tuple[str, Step]]:
+    """The running processes of a home, each with its job's id."""
+    query = (
+        select(STEPS)
+        .join(JOBS, JOBS.c.id == STEPS.c.job_id)
+        .where(JOBS.c.home == home, STEPS.c.state == StepState.RUNNING)
+        .order_by(STEPS.c.job_id, STEPS.c.number)
+    )
+    with engine.connect() as connection:
+        return [(row.job_id, step_record(row)) for row in connection.execute(query)]
+
+
+def gpus_taken(engine: Engine, host: str) -> list[int]:
+    """The GPUs of a host that running processes have, of whatever home."""
+    with engine.connect() as connection:
+        return sorted(connection.scalars(select(GPUS.c.gpu).where(GPUS.c.host == host)))
+
+
 def _worker_lives(row: dict[str, Any], host: str) -> bool:
     if row["host"] == host:
         return folders.same_process(row["pid"], row["pid_started_s"])

@@ -15,14 +15,15 @@ Each error names `file:line: key`, what was found and what is allowed; `melete.d
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from melete import documents, find
-from melete.documents import Document, Place
-from melete.errors import ConfigError, JobFileError, UnknownNameError
+from melete.documents import Document, Place, Problem
+from melete.errors import ConfigError, JobFileError, MissingExtraError, UnknownNameError
 from melete.runs.process import config_class
 
 
@@ -98,12 +99,28 @@ def read(path: Path) -> JobFile:
     Raises:
         JobFileError: the first thing that is wrong, with its file, line and key.
     """
-    document = documents.read(path, JobFile, "job file", error=JobFileError)
+    document, problems = check(path)
+    if document is None or problems:
+        raise documents.failure(problems, JobFileError)
+    return document.record
+
+
+def check(path: Path, text: str | None = None) -> tuple[Document[JobFile] | None, list[Problem]]:
+    """Reads a job file; returns what could be read of it, and everything that is wrong in it.
+
+    Args:
+        path: the file; with a `text`, only its name, whose suffix says what it is.
+        text: what the file holds, where it is not written yet.
+    """
+    document, problems = documents.check(path, JobFile, "job file", text=text)
+    if document is None:
+        return None, problems
     earlier: list[str] = []
     for number, step in enumerate(document.record.processes):
-        _check_step(document, number, step, earlier)
+        wrong = _problems(number, step, earlier)
+        problems += [document.problem(place, words, key=key) for place, key, words in wrong]
         earlier.append(step.label)
-    return document.record
+    return document, problems
 
 
 def waits_for(job: JobFile) -> list[list[str]]:
@@ -139,43 +156,33 @@ def _replaced(value: Any, runs: dict[str, str]) -> Any:
     return value
 
 
-def _check_step(document: Document[JobFile], number: int, step: Step, earlier: list[str]) -> None:
-    """Checks what pydantic cannot see: the process, its config, step names and references."""
+def _problems(number: int, step: Step, earlier: list[str]) -> Iterator[tuple[Place, str, str]]:
+    """What pydantic cannot see: the process, its config, step names and references; each with its place and key."""
     here: Place = ("processes", number)
-    try:
-        find.process(step.process)
-    except UnknownNameError as error:
-        raise _error(document, (*here, "process"), "process", str(error)) from error
     if step.label in earlier:
         problem = f"{step.label!r} is the name of an earlier process: give this one another name."
-        raise _error(document, (*here, "name" if step.name else "process"), "name", problem)
+        yield (*here, "name" if step.name else "process"), "name", problem
     try:
         find.path("melete.jobs.executors", step.executor, "executor", ".py")
     except UnknownNameError as error:
-        raise _error(document, (*here, "executor"), "executor", str(error)) from error
+        yield (*here, "executor"), "executor", str(error)
+    known = f"Earlier processes: {', '.join(earlier) or 'none'}."
     for name in step.after or ():
         if name not in earlier:
-            known = f"Earlier processes: {', '.join(earlier) or 'none'}."
-            raise _error(
-                document, (*here, "after"), "after", f"no earlier process is named {name!r}. {known}"
-            )
+            yield (*here, "after"), "after", f"no earlier process is named {name!r}. {known}"
     for key, value in step.config.items():
         for name in references(value):
             if name not in earlier:
-                known = (
-                    f"Earlier processes: {', '.join(earlier)}." if earlier else "No process comes before it."
-                )
-                problem = f"no earlier process is named {name!r}. {known}"
-                raise _error(document, (*here, "config", key), key, problem)
-    cls = config_class(step.process)
+                yield (*here, "config", key), key, f"no earlier process is named {name!r}. {known}"
+    try:
+        cls = config_class(step.process)
+    except (UnknownNameError, MissingExtraError) as error:
+        yield (*here, "process"), "process", str(error)
+        return
     try:
         cls(**step.config)
     except ValidationError as error:
-        place, key, problem = documents.problems(cls, error)[0]
-        raise _error(document, (*here, "config", *place), key, problem) from error
+        for place, key, words in documents.problems(cls, error):
+            yield (*here, "config", *place), key, words
     except ConfigError as error:
-        raise _error(document, (*here, "config"), "config", str(error)) from error
-
-
-def _error(document: Document[JobFile], place: Place, key: str, problem: str) -> JobFileError:
-    return JobFileError(str(document.problem(place, problem, key=key)))
+        yield (*here, "config"), "config", str(error)

@@ -85,10 +85,16 @@ def plan(
     return Plan(process, values, found, rows)
 
 
-def inputs(config: ProcessConfig, settings: Settings, pending: frozenset[str] = frozenset()) -> list[Found]:
-    """The inputs of a config, each resolved and verified."""
+def inputs(
+    config: ProcessConfig,
+    settings: Settings,
+    pending: frozenset[str] = frozenset(),
+    only: str | None = None,
+) -> list[Found]:
+    """The inputs of a config, or of one key of it, each resolved and verified."""
     found = []
-    for key, field in type(config).model_fields.items():
+    fields = type(config).model_fields
+    for key, field in fields.items() if only is None else [(only, fields[only])]:
         value = getattr(config, key)
         refs_of_field = value if isinstance(value, (list, tuple)) else [value] if value else []
         for mark in (mark for mark in field.metadata if isinstance(mark, Input)):

@@ -120,7 +120,7 @@ class Queue:
             StorageError: the home folder or the database cannot be written; nothing was made.
         """
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / ("job.json" if text.lstrip().startswith("{") else "job.yaml")
+            file = Path(folder) / file_name(text)
             file.write_text(text, encoding="utf-8")
             try:
                 return self.submit(file, origin=origin, **options)
@@ -138,18 +138,26 @@ class Queue:
             return job_of(connection, self._id(connection, ref))
 
     def list(
-        self, *, state: str | None = None, limit: int = 20, before: tuple[float, str] | None = None
+        self,
+        *,
+        state: str | None = None,
+        name: str | None = None,
+        limit: int = 20,
+        before: tuple[float, str] | None = None,
     ) -> list[Job]:
         """The newest jobs of this home first.
 
         Args:
             state: only those in this state.
+            name: only those of this name.
             limit: the most.
             before: `(created_s, id)` of the last one of the page before.
         """
         query = select(JOBS).where(JOBS.c.home == self.home)
         if state is not None:
             query = query.where(JOBS.c.state == state)
+        if name is not None:
+            query = query.where(JOBS.c.name == name)
         if before is not None:
             made_s, last = before
             older = or_(JOBS.c.created_s < made_s, and_(JOBS.c.created_s == made_s, JOBS.c.id < last))
@@ -347,6 +355,11 @@ def _refuse_while_it_stops(job: Job) -> None:
             f"A process of job {job.id} is still running.",
             next_step=f"Wait until it has ended: melete jobs show {job.id}",
         )
+
+
+def file_name(text: str) -> str:
+    """The file that a text would be: JSON where it begins like an object."""
+    return "job.json" if text.lstrip().startswith("{") else "job.yaml"
 
 
 def step_rows(

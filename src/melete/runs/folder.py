@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from melete.errors import RunStateError, StorageError, UnknownNameError
+from melete.errors import DiskFullError, RunStateError, StorageError, UnknownNameError
 from melete.records import RunRecord, RunState, move
 from melete.settings import Settings
 
@@ -136,13 +136,13 @@ def release(folder: Path) -> None:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """A `StorageError` that says what could not be written and why."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    what = "The disk is full" if full else f"Cannot write ({error.strerror})"
-    return StorageError(
-        f"{what}: {path.name} was not written in {path.parent}.",
-        next_step="Free some space, then continue with: melete runs resume " + path.parent.name
-        if full
-        else None,
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageError(f"Cannot write ({error.strerror}): {path.name} was not written in {path.parent}.")
+    of_run = path.parent.parent.name == "runs"
+    then = f"continue with: melete runs resume {path.parent.name}" if of_run else "try again."
+    return DiskFullError(
+        f"The disk is full: {path.name} was not written in {path.parent}.",
+        next_step=f"Free some space, then {then}",
     )
 
 

@@ -10,8 +10,10 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from melete import find
-from melete.api import paging
+from melete.api import job_form, paging
 from melete.api.clean import clean
+from melete.api.job_form import FormBody
+from melete.api.job_records import JobText
 from melete.api.records import Process, ProcessDetail
 from melete.api.store import PLAIN, Asked, Listed, Store
 from melete.errors import UnknownNameError
@@ -59,6 +61,16 @@ def routes(store: Store) -> APIRouter:
             example=clean(module.EXAMPLE),
             inputs=marks,
         )
+
+    @router.post("/{name}/job")
+    def make_job_text(name: ProcessName, body: FormBody) -> JobText:
+        """Values of a form as a job file's text and as a command line; nothing is queued.
+
+        Each wrong value is named by the path of its field. Values may be text, as a form has them.
+        """
+        if name not in find.processes():
+            raise UnknownNameError("process", name, find.processes())
+        return job_form.text_of(name, body, defaults(config_class(name)))
 
     return router
 
