@@ -12,7 +12,7 @@ Limits: a role holds for the whole lab, there are no rights for single runs or j
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -96,6 +96,16 @@ def who_of(scope: MutableMapping[str, Any]) -> Who:
     found = scope.get("state", {}).get("who") or LOCAL
     assert isinstance(found, Who)
     return found
+
+
+async def still_valid(scope: MutableMapping[str, Any]) -> bool:
+    """Whether who opened a connection that stays open may keep it; asked every few seconds.
+
+    The gate leaves a function for that at `scope["state"]["still_valid"]`: no arguments, awaited, True while the token
+    or the sign-in that opened the connection opens the lab. Without one, as on free loopback, it may.
+    """
+    asked: Callable[[], Awaitable[bool]] | None = scope.get("state", {}).get("still_valid")
+    return asked is None or await asked()
 
 
 def put(scope: MutableMapping[str, Any], who: Who) -> None:

@@ -10,8 +10,8 @@ all without any. Everything runs in the server's event loop; what reads files do
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from types import ModuleType
+from typing import Protocol
 
 from starlette.types import ASGIApp
 
@@ -22,13 +22,25 @@ from melete.api.live.poller import Poller
 from melete.api.live.topic import Place, Topic, frame, parse, problem
 from melete.api.live.watch import Answers, Message, Watch
 from melete.api.store import Store
-from melete.errors import ConfigError, MeleteError, UnknownNameError
+from melete.errors import ConfigError, MeleteError, StorageError, UnknownNameError
 
 KINDS = "melete.api.live.topics"
 MOST_TOPICS = 64
 CHECK_S = 5.0
 STUCK_S = 30.0
 TRY_AGAIN, SIGN_IN = 1013, 4401
+
+
+class Connection(Protocol):
+    """What the hub knows of a socket."""
+
+    who: Who
+
+    async def close(self, code: int, reason: str) -> None:
+        """Ends it, also where the other end does not read."""
+
+    async def still_valid(self) -> bool:
+        """Whether who opened it may keep it."""
 
 
 class Hub:
@@ -45,7 +57,7 @@ class Hub:
             find.load(KINDS, name, "kind of topic") for name in find.names(KINDS)
         ]
         self._pollers: dict[tuple[str, Role], Poller] = {}
-        self._sockets: dict[Client, Callable[[int, str], Awaitable[None]]] = {}
+        self._connections: dict[Client, Connection] = {}
         self._guard: asyncio.Task[None] | None = None
 
     def add(self, prefix: str, app: ASGIApp, *, root: str = "") -> None:
@@ -58,15 +70,12 @@ class Hub:
         """
         self._places.append(Place(prefix, app, root))
 
-    def enter(self, who: Who, close: Callable[[int, str], Awaitable[None]]) -> Client:
-        """A client that may subscribe.
-
-        Args:
-            who: whose rights it has.
-            close: ends its connection with a code and a reason.
-        """
-        client = Client(who, lambda client, topic: self._pollers[topic, client.who.role].add(client))
-        self._sockets[client] = close
+    def enter(self, connection: Connection) -> Client:
+        """A client that may subscribe."""
+        client = Client(
+            connection.who, lambda client, topic: self._pollers[topic, client.who.role].add(client)
+        )
+        self._connections[client] = connection
         if self._guard is None:
             self._guard = asyncio.create_task(self._watch_clients(), name="live clients")
         return client
@@ -75,8 +84,8 @@ class Hub:
         """Forgets a client."""
         for topic in list(client.topics):
             self.unsubscribe(client, topic)
-        self._sockets.pop(client, None)
-        if not self._sockets and self._guard is not None:
+        self._connections.pop(client, None)
+        if not self._connections and self._guard is not None:
             self._guard.cancel()
             self._guard = None
 
@@ -131,6 +140,16 @@ class Hub:
         """Ends connections of clients that do not read, and of those who may not any more."""
         while True:
             await asyncio.sleep(CHECK_S)
-            for client, close in list(self._sockets.items()):
+            for client, connection in list(self._connections.items()):
                 if client.stuck_s > STUCK_S:
-                    await close(TRY_AGAIN, f"Nothing was read for {STUCK_S:.0f} s.")
+                    await connection.close(TRY_AGAIN, f"Nothing was read for {STUCK_S:.0f} s.")
+                elif not await _still_valid(connection):
+                    await connection.close(SIGN_IN, "The token or sign-in is not valid any more.")
+
+
+async def _still_valid(connection: Connection) -> bool:
+    """Whether a connection may stay; while nobody can be asked, it may."""
+    try:
+        return await connection.still_valid()
+    except StorageError:
+        return True

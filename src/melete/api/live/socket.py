@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from melete.access import who_of
+from melete.access import still_valid, who_of
 from melete.api.live.client import Client
 from melete.api.live.hub import Hub
 from melete.api.live.topic import frame, problem
@@ -24,21 +25,39 @@ from melete.errors import ConfigError
 
 LONGEST = 1 << 16
 TOO_LONG = 1009
+DROP = "melete.drop"
+"""Extension of the ASGI scope that `melete.serve.listen` offers: ends a connection whose other end does not read."""
 ACTIONS = ("subscribe", "unsubscribe")
+
+
+class Socket:
+    """One connection, as the hub sees it.
+
+    Args:
+        websocket: accepted.
+    """
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self.who = who_of(websocket.scope)
+        self._websocket = websocket
+
+    async def close(self, code: int, reason: str) -> None:
+        """Ends it; a server of ours also drops one whose other end does not read."""
+        drop = self._websocket.scope.get("extensions", {}).get(DROP)
+        if drop is not None:
+            drop(code, reason)
+        else:
+            await self._websocket.close(code, reason)
+
+    async def still_valid(self) -> bool:
+        """Whether who opened it may keep it."""
+        return await still_valid(self._websocket.scope)
 
 
 async def serve(websocket: WebSocket, hub: Hub) -> None:
     """Serves one connection until it ends."""
     await websocket.accept()
-
-    async def close(code: int, reason: str) -> None:
-        drop = websocket.scope.get("extensions", {}).get("melete.drop")
-        if drop is None:
-            await websocket.close(code, reason)
-        else:
-            drop(code, reason)
-
-    client = hub.enter(who_of(websocket.scope), close)
+    client = hub.enter(Socket(websocket))
     writer = asyncio.create_task(client.write(websocket.send_text))
     try:
         while True:
@@ -51,11 +70,11 @@ async def serve(websocket: WebSocket, hub: Hub) -> None:
                 return
             for action, topic in _read(client, text):
                 getattr(hub, action)(client, topic)
-    except (WebSocketDisconnect, RuntimeError):
-        return
     finally:
         hub.leave(client)
         writer.cancel()
+        with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError, OSError):
+            await writer
 
 
 def _read(client: Client, text: str | None) -> list[tuple[str, Any]]:
