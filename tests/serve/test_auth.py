@@ -35,7 +35,7 @@ def test_token_missing_or_wrong_is_401_in_openai_shape(guarded: Server, headers:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/openapi.json", "/chat/tools/calculator", "/v1/models/echo/reload"]
+    "path", ["/v1/models", "/openapi.json", "/v1/tools/calculator", "/v1/models/echo/reload"]
 )
 def test_every_api_path_asks_for_the_token(guarded: Server, path: str) -> None:
     assert httpx.post(guarded.url + path).status_code == 401

@@ -139,8 +139,9 @@ class Agents:
         waiting: int = 128,
     ) -> None:
         self.running = False
-        self._models, self._settings = models, settings
-        self._options = {"device": device, "slots": slots, "waiting": waiting}
+        self.models, self.settings = models, settings
+        self.options: dict[str, Any] = {"device": device, "slots": slots, "waiting": waiting}
+        self.loading = threading.Lock()
         self._loaded: dict[str, Agent] = {}
         self._active: dict[str, str] = {}
         self._before: dict[str, str | None] = {}
@@ -181,7 +182,7 @@ class Agents:
         with self._lock:
             agent = self._use(name if version is None else f"{name}_v{version}")
             if version is not None:
-                deployment.activate(self._settings, name, version)
+                deployment.activate(self.settings, name, version)
         return agent
 
     def open(self, ref: str) -> Agent:
@@ -196,12 +197,29 @@ class Agents:
             DeploymentError: there was none before, or it cannot be loaded; the one in use stays.
         """
         with self._lock:
-            before = deployment.previous(self._settings, name)
+            before = deployment.previous(self.settings, name)
             if before is None:
-                deployment.roll_back(self._settings, name)  # says why it cannot be
+                deployment.roll_back(self.settings, name)  # says why it cannot be
             agent = self._use(f"{name}_v{before}")
-            deployment.roll_back(self._settings, name)
+            deployment.roll_back(self.settings, name)
         return agent
+
+    def unload(self, name: str) -> None:
+        """Takes an agent with all its loaded versions from this server; it stays deployed.
+
+        Args:
+            name: of the agent, or `name_vVERSION` of any version of it.
+
+        Raises:
+            Problem: it is not loaded here.
+        """
+        with self._lock:
+            chosen = self.find(name).deployment.name
+            self.models.pop(chosen, None)
+            self._active.pop(chosen, None)
+            self._before.pop(chosen, None)
+            for agent_id in [one for one, other in self._loaded.items() if other.deployment.name == chosen]:
+                self._retire(agent_id)
 
     def refuse_if_deployed(self, model: ServedModel) -> None:
         """Refuses new weights for a model whose weights are those of a deployed version, which never change.
@@ -275,8 +293,8 @@ class Agents:
             "id": made.id,
             "object": "agent",
             "active": self._active.get(made.name) == made.id,
-            "previous": deployment.previous(self._settings, made.name),
-            "versions": deployment.versions(self._settings, made.name),
+            "previous": deployment.previous(self.settings, made.name),
+            "versions": deployment.versions(self.settings, made.name),
             "scenario": made.scenario,
             "prompt": made.prompt,
             "source": made.source,
@@ -301,8 +319,8 @@ class Agents:
     def _use(self, ref: str) -> Agent:
         """Loads a version, if it is not loaded, and lets its name mean it."""
         started_s = time.perf_counter()
-        chosen = deployment.load(self._settings, ref)
-        if chosen.name in self._models and chosen.name not in self._active:
+        chosen = deployment.load(self.settings, ref)
+        if chosen.name in self.models and chosen.name not in self._active:
             raise DeploymentError(
                 f"A model named {chosen.name!r} is served here already, so the agent cannot have its name.",
                 next_step="Serve the model under another name: --model NAME=REF",
@@ -319,13 +337,13 @@ class Agents:
         model = dataclasses.replace(base, id=chosen.id, created_s=int(chosen.created_s), lock=base.lock)
         guard = Guard.from_dict(chosen.guard, f"guard of {chosen.id}")
         trace = TraceWriter(
-            deployment.root(self._settings) / chosen.name / "traces" / f"v{chosen.version}.jsonl"
+            deployment.root(self.settings) / chosen.name / "traces" / f"v{chosen.version}.jsonl"
         )
         return Agent(chosen, model, guard, Checks(chosen.tools), trace, 0.0)
 
     def _sharing(self, chosen: Deployment) -> ServedModel | None:
         """A model here with the same weights; one into which others were swapped is not looked at."""
-        for model in self._models.values():
+        for model in self.models.values():
             known = deployment.digest_of(model.checkpoint) if model.checkpoint and not model.version else ""
             echo = chosen.weights is None and model.ref == served_models.ECHO
             if echo or (known and known == chosen.digest):
@@ -334,9 +352,9 @@ class Agents:
 
     def _fresh(self, chosen: Deployment) -> ServedModel:
         if chosen.weights is None:
-            model = served_models.load(served_models.ECHO, self._settings, **self._options)  # type: ignore[arg-type]
+            model = served_models.load(served_models.ECHO, self.settings, **self.options)
         else:
-            model = served_models.load_folder(chosen.weights, **self._options)  # type: ignore[arg-type]
+            model = served_models.load_folder(chosen.weights, **self.options)
         if self.running:
             model.engine.start()
         return model
@@ -346,21 +364,25 @@ class Agents:
         made = agent.deployment
         before = self._active.get(made.name)
         self._loaded[made.id] = agent
-        self._models[made.id] = agent.model
-        self._models[made.name] = dataclasses.replace(agent.model, id=made.name, lock=agent.model.lock)
+        self.models[made.id] = agent.model
+        self.models[made.name] = dataclasses.replace(agent.model, id=made.name, lock=agent.model.lock)
         self._active[made.name] = made.id
         if before != made.id:
             self._before[made.name] = before
         kept = (made.id, self._before[made.name])
         for agent_id in [one for one, other in self._loaded.items() if other.deployment.name == made.name]:
             if agent_id not in kept:
-                retired = self._loaded.pop(agent_id).model.engine
-                self._models.pop(agent_id, None)
-                if all(model.engine is not retired for model in self._models.values()):
-                    threading.Thread(target=_end_when_idle, args=(retired,), daemon=True).start()
+                self._retire(agent_id)
+
+    def _retire(self, agent_id: str) -> None:
+        """Forgets a version; its engine ends unless another model uses it."""
+        engine = self._loaded.pop(agent_id).model.engine
+        self.models.pop(agent_id, None)
+        if all(model.engine is not engine for model in self.models.values()):
+            threading.Thread(target=end_when_idle, args=(engine,), daemon=True).start()
 
 
-def _end_when_idle(engine: Engine | EchoEngine) -> None:
+def end_when_idle(engine: Engine | EchoEngine) -> None:
     """Stops an engine once it has answered what it was asked."""
     while (stats := engine.stats()).running or stats.waiting:
         time.sleep(0.2)

@@ -1,12 +1,13 @@
-"""The web application: OpenAI's endpoints, the models and their weights, health, and the chat page.
+"""The web application: OpenAI's endpoints, models that come and go, deployed agents, and health.
 
     POST /v1/chat/completions      chat, streamed or whole, with tools and response formats
     POST /v1/completions           plain completion of text or token ids
-    GET  /v1/models                what is served;  GET /v1/models/{id} one of them
-    POST /v1/models/{id}/reload    newer weights into the running engine: {"checkpoint": "REFERENCE"} or {}
+    POST /v1/tools/calculator      the tool of the chat page, with the evaluator that the models were trained with
+    /v1/models                     what is served, loading and unloading, see `model_routes.py`
     /v1/agents                     deployed agents, see `agent_routes.py`
     GET  /health                   up, and how busy; asks for no token
-    GET  /chat                     the chat page
+
+It has no pages; those are mounted (`mounts`), and without them `/` says where the API is.
 
 Every error has OpenAI's shape. Bodies are read and validated here and not by FastAPI's argument machinery, so that any
 body, however odd, gets that shape, and so that a client that forgets the content type is still understood.
@@ -19,19 +20,20 @@ import contextlib
 import functools
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Path, Request
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import melete
-from melete.errors import CheckpointError, MeleteError, UnknownNameError
-from melete.serve import agent_routes, auth, body, page, problems
+from melete.errors import MeleteError
+from melete.llm.calculator import calculate
+from melete.serve import agent_routes, auth, body, model_routes
 from melete.serve.agents import Agents
 from melete.serve.answer import Answer
 from melete.serve.models import ServedModel
@@ -43,25 +45,33 @@ from melete.serve.stream import Bridge, Departure
 from melete.settings import Settings
 
 REF = "#/components/schemas/{model}"
-ModelId = Annotated[str, Path(description="A served model's id.")]
 
 
-class ReloadRequest(BaseModel):
-    """Body of a reload: where the new weights are; nothing means the newest of what the model was loaded by."""
+class Expression(BaseModel):
+    """Body of the calculator."""
 
     model_config = ConfigDict(extra="forbid")
 
-    checkpoint: str | None = None
+    expression: str = Field(max_length=1_000)
+
+
+BODIES = (
+    ChatRequest,
+    CompletionRequest,
+    Expression,
+    model_routes.LoadModelRequest,
+    model_routes.ReloadRequest,
+)
 
 
 def create_app(
-    models: Mapping[str, ServedModel],
+    models: dict[str, ServedModel],
     settings: Settings,
     recorder: Recorder | None = None,
     agents: Agents | None = None,
     mounts: Mapping[str, ASGIApp] | None = None,
 ) -> FastAPI:
-    """Builds the application over loaded models; their engines run while the application does.
+    """Builds the application over loaded models, behind its gate; their engines run while the application does.
 
     Args:
         models: id to model.
@@ -70,6 +80,28 @@ def create_app(
         agents: deployed agents that this server offers and can load, over the same `models`.
         mounts: path to an application that answers below it, behind the same gate.
     """
+    app = models_app(models, settings, recorder, agents)
+    carried = mounts or {}
+    keys = auth.keyring(settings, carried)
+    app.add_middleware(auth.TokenGate, keys=keys, recorder=recorder, pages="" in carried)
+    if "" not in (mounts or {}):
+
+        @app.get("/", include_in_schema=False)
+        async def root() -> dict[str, str]:
+            return {"api": "/v1", "models": "/v1/models", "schema": "/openapi.json"}
+
+    for path, mounted in (mounts or {}).items():
+        app.mount(path, mounted)
+    return app
+
+
+def models_app(
+    models: dict[str, ServedModel],
+    settings: Settings,
+    recorder: Recorder | None = None,
+    agents: Agents | None = None,
+) -> FastAPI:
+    """The routes of models and agents without a gate; see `create_app`."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -86,7 +118,6 @@ def create_app(
             agents.close()
 
     app = FastAPI(title="Melete", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(auth.TokenGate, token=settings.token, recorder=recorder)
 
     @app.post("/v1/chat/completions", openapi_extra=_body_of(ChatRequest))
     async def chat_completions(request: Request) -> Response:
@@ -96,26 +127,9 @@ def create_app(
     async def completions(request: Request) -> Response:
         return await _answer(app, models, request, CompletionRequest, plan_completion, agents)
 
-    @app.get("/v1/models")
-    async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [model.describe() for model in list(models.values())]}
-
-    @app.post("/v1/models/{model_id:path}/reload", openapi_extra=_body_of(ReloadRequest))
-    async def reload(request: Request, model_id: ModelId) -> dict[str, Any]:
-        model = _find(models, model_id)
-        wanted = await body.read(request, ReloadRequest, empty=b"{}")
-        if agents is not None:
-            agents.refuse_if_deployed(model)
-        try:
-            await asyncio.to_thread(model.reload, settings, wanted.checkpoint)
-        except (UnknownNameError, CheckpointError) as error:
-            status = 404 if isinstance(error, UnknownNameError) else 409
-            raise Problem(status, str(error), param="checkpoint", code="checkpoint_refused") from error
-        return model.describe()
-
-    @app.get("/v1/models/{model_id:path}")
-    async def one_model(model_id: ModelId) -> dict[str, Any]:
-        return _find(models, model_id).describe()
+    @app.post("/v1/tools/calculator", openapi_extra=_body_of(Expression))
+    async def calculator(request: Request) -> dict[str, str]:
+        return {"result": calculate((await body.read(request, Expression)).expression)}
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -129,12 +143,9 @@ def create_app(
         }
 
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    model_routes.add_to(app, models, settings, agents, _body_of)
     if agents is not None:
         agent_routes.add_to(app, agents)
-    page.add_to(app, models, settings)
-    app.mount("/static", page.Assets(directory=page.STATIC), name="static")
-    for path, mounted in (mounts or {}).items():
-        app.mount(path, mounted)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(MeleteError, _on_melete_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -178,7 +189,7 @@ class EventStream(Response):
 
 async def _answer(
     app: FastAPI,
-    models: Mapping[str, ServedModel],
+    models: dict[str, ServedModel],
     request: Request,
     kind: type[Any],
     plan: Callable[[ServedModel, Any], Plan],
@@ -189,7 +200,7 @@ async def _answer(
     # A gateway in between drops headers; the relay of its hub puts the key into `user`.
     keys = (bearer(request.headers.get("authorization")), str(asked.user))
     episode = next(filter(None, map(recorder.episode, keys)), None) if recorder else None
-    model = _find(models, (episode and episode.model) or asked.model)
+    model = model_routes.find(models, (episode and episode.model) or asked.model)
     agent = agents.of(model.id) if agents is not None and episode is None else None
     if agent is not None:
         asked = agent.prepare(asked)
@@ -208,12 +219,6 @@ async def _answer(
     return JSONResponse(answer.plan.form.body(answer.plan.choices, tokens, answer.usage()))
 
 
-def _find(models: Mapping[str, ServedModel], name: str) -> ServedModel:
-    if name not in models:
-        raise problems.model_not_found(name, models)
-    return models[name]
-
-
 def _piece(text: str, *, more: bool) -> dict[str, Any]:
     return {"type": "http.response.body", "body": text.encode(), "more_body": more}
 
@@ -228,7 +233,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     """FastAPI's OpenAPI document with the schemas of the bodies."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=melete.__version__, routes=app.routes)
-        kinds = [(kind, "validation") for kind in (ChatRequest, CompletionRequest, ReloadRequest)]
+        kinds = [(kind, "validation") for kind in BODIES]
         _, schemas = models_json_schema(kinds, ref_template=REF)  # type: ignore[arg-type]
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
         app.openapi_schema = document
@@ -248,7 +253,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}."
     if error.status_code == 404:
-        message += " The API is at /v1 (such as /v1/chat/completions), the chat page at /chat."
+        message += " The API is at /v1, such as /v1/chat/completions."
     return auth.refuse(Problem(error.status_code, message, headers=dict(error.headers or {})))
 
 

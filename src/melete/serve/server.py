@@ -45,7 +45,7 @@ class Server:
 
     def __init__(
         self,
-        served: Mapping[str, ServedModel],
+        served: dict[str, ServedModel],
         settings: Settings,
         *,
         host: str = "127.0.0.1",
