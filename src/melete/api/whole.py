@@ -26,4 +26,5 @@ def mounts(settings: Settings) -> dict[str, ASGIApp]:
     found: dict[str, ASGIApp] = {PREFIX: api}
     if "app" in find.names("melete.ui"):
         found[PAGES] = find.load("melete.ui", "app", "part of the web UI").create_app(settings, api)
+        api.state.hub.add("/parts", found[PAGES])
     return found

@@ -8,11 +8,10 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable
-from typing import cast
+from importlib.util import find_spec
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from melete import supervision
 from melete.errors import ServerError
@@ -21,30 +20,6 @@ from melete.settings import Settings
 GRACE_S = 5
 LONGEST_MESSAGE = 1 << 16
 """Bytes of a message that a client sends over a WebSocket."""
-
-
-class WebSockets(WebSocketsSansIOProtocol):
-    """Uvicorn's WebSockets; an application may also drop one whose other end has stopped to read.
-
-    Closing such a connection waits for what was written to be read, which may be for ever. `scope["extensions"]`
-    has `melete.drop(code, reason)`, which tells the other end so and gives it a few seconds to notice.
-    """
-
-    async def run_asgi(self) -> None:
-        """See uvicorn."""
-        cast(dict[str, object], self.scope["extensions"])["melete.drop"] = self.drop
-        await super().run_asgi()
-
-    def drop(self, code: int, reason: str) -> None:
-        """Ends the connection with a code and a reason, whether the other end reads or not."""
-        if self.disconnected or self.transport.is_closing():
-            return
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self.conn.send_close(code, reason)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
-        self.transport.close()
-        self.loop.call_later(GRACE_S, self.transport.abort)
 
 
 class Uvicorn(uvicorn.Server):
@@ -62,7 +37,7 @@ class Uvicorn(uvicorn.Server):
                 log_level="warning",
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_S,
-                ws=WebSockets,
+                ws="melete.serve.sockets:WebSockets" if find_spec("websockets") else "none",
                 ws_max_size=LONGEST_MESSAGE,
                 # Compression would cost each of many clients memory, and each small message time.
                 ws_per_message_deflate=False,
