@@ -50,6 +50,8 @@ def parse(text: str) -> Any:
     Raises:
         JobFileError: it is not YAML.
     """
+    if not text.strip():
+        return {}
     _, values, problems = documents.parse(Path("job.yaml"), text, "job file")
     if problems:
         raise documents.failure(problems, JobFileError)
@@ -121,7 +123,9 @@ def _put(node: Any, part: Key, value: Any, edit: Edit) -> None:
         node[part] = value
     else:
         place = ".".join(map(str, edit.place))
-        raise ConfigError(f"There is no place {place!r} in this job.", allowed="A key, or an index of a list.")
+        raise ConfigError(
+            f"There is no place {place!r} in this job.", allowed="A key, or an index of a list."
+        )
 
 
 def _changed(text: str, edit: Edit) -> str:
@@ -141,13 +145,15 @@ def _changed(text: str, edit: Edit) -> str:
 def _set(text: str, root: yaml.Node, place: Place, value: Any) -> str:
     found = _node(root, place)
     if found is not None:
-        if _is_block(found) or isinstance(value, dict | list) and value and not _is_flow(found):
-            raise _Unusual
+        if _is_block(found) or (isinstance(value, dict | list) and value and not _is_flow(found)):
+            return _lines(text, root, place, value)
         return text[: found.start_mark.index] + _inline(value) + text[found.end_mark.index :]
     parent = _node(root, place[:-1])
     if parent is None or (isinstance(parent, yaml.ScalarNode) and not parent.value):
         inner: Any = [value] if isinstance(place[-1], int) else {place[-1]: value}
-        return _set(text, root, place[:-1], inner) if parent is None else _under(text, root, place[:-1], inner)
+        return (
+            _set(text, root, place[:-1], inner) if parent is None else _under(text, root, place[:-1], inner)
+        )
     if not isinstance(parent, yaml.MappingNode | yaml.SequenceNode):
         raise _Unusual
     if parent.flow_style:
@@ -162,6 +168,21 @@ def _set(text: str, root: yaml.Node, place: Place, value: Any) -> str:
         before = lines[parent.value[-1].start_mark.line - 1].strip()
         added = added if before else ["", *added]
     return "\n".join([*lines[:at], *added, *lines[at:]])
+
+
+def _lines(text: str, root: yaml.Node, place: Place, value: Any) -> str:
+    """Replaces the lines of a key and its value."""
+    found, parent = _node(root, place), _node(root, place[:-1])
+    assert found is not None
+    if not isinstance(parent, yaml.MappingNode) or parent.flow_style:
+        raise _Unusual
+    key = next(key for key, inner in parent.value if inner is found)
+    lines = text.split("\n")
+    at, indent = key.start_mark.line, key.start_mark.column
+    if lines[at][:indent].strip():
+        raise _Unusual  # it stands behind a dash
+    added = _block({place[-1]: value}, indent)
+    return "\n".join([*lines[:at], *added, *lines[max(at, _last_line(found)) + 1 :]])
 
 
 def _into_flow(text: str, root: yaml.Node, parent: yaml.Node, place: Place, value: Any) -> str:
@@ -257,14 +278,14 @@ def _last_line(node: yaml.Node) -> int:
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         return _last_line(_ends(node.value[-1])[1])
     if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
-        raise _Unusual
+        return int(node.end_mark.line) - (node.end_mark.column == 0)
     return int(node.end_mark.line)
 
 
 def _is_block(node: yaml.Node) -> bool:
     if isinstance(node, yaml.ScalarNode):
-        return node.style in ("|", ">") or not node.value and node.style is None
-    return not node.flow_style
+        return node.style in ("|", ">") or (not node.value and node.style is None)
+    return not getattr(node, "flow_style", False)
 
 
 def _is_flow(node: yaml.Node) -> bool:
@@ -281,13 +302,18 @@ def _inline(value: Any) -> str:
 
 def _block(value: Any, indent: int) -> Lines:
     """A value in lines of its own; what is small inside it stays on one line."""
-    said = yaml.safe_dump(value, default_flow_style=None, width=LONGEST_LINE, allow_unicode=True, sort_keys=False)
+    said = yaml.safe_dump(
+        value, default_flow_style=None, width=LONGEST_LINE, allow_unicode=True, sort_keys=False
+    )
     if isinstance(value, dict) and len(value) and not str(said).startswith(f"{next(iter(value))}:"):
         said = yaml.safe_dump(value, default_flow_style=False, allow_unicode=True, sort_keys=False)
     if isinstance(value, list) and str(said).startswith("["):
         said = yaml.safe_dump(value, default_flow_style=False, allow_unicode=True, sort_keys=False)
     if isinstance(value, list) and str(said).startswith("- {"):
-        inner = [yaml.safe_dump(one, default_flow_style=False, allow_unicode=True, sort_keys=False) for one in value]
+        inner = [
+            yaml.safe_dump(one, default_flow_style=False, allow_unicode=True, sort_keys=False)
+            for one in value
+        ]
         said = "".join("- " + one.replace("\n", "\n  ").rstrip(" ") for one in inner)
     return [" " * indent + line if line else "" for line in str(said).rstrip("\n").split("\n")]
 

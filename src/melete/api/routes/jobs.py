@@ -7,12 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from melete.api import job_log, paging, queue_here
-from melete.api.clean import clean
+from melete.api import job_drafts, job_log, paging, queue_here
 from melete.api.job_records import (
     Checked,
-    CheckedStep,
-    FileProblem,
     JobDetail,
     JobLogPage,
     JobState,
@@ -78,6 +75,7 @@ class RetryBody(BaseModel):
 def routes(store: Store) -> APIRouter:
     """A list, newest first, one of it with its log, and what can be asked of it."""
     router = APIRouter()
+    job_drafts.add(router, store)
     _add_reading(router, store)
     _add_asking(router, store)
     return router
@@ -106,18 +104,7 @@ def _add_reading(router: APIRouter, store: Store) -> None:
     @router.post("/check")
     def check_job(body: CheckBody) -> Checked:
         """Check a job file's text without queueing it: every problem by line, or what it would do."""
-        from melete.jobs.preview import preview
-
-        found = preview(body.text, store.settings)
-        file = f"{found.name or 'job'}.yaml"
-        return Checked(
-            ok=not found.problems,
-            problems=[_problem(one) for one in found.problems],
-            warnings=[_problem(one) for one in found.warnings],
-            name=found.name,
-            steps=[CheckedStep.model_validate(clean(vars(step))) for step in found.steps],
-            commands=[f"melete jobs submit {file}", f"melete run {file}"],
-        )
+        return job_drafts.checked(store, body.text)
 
     @router.get("/{job_id}")
     def get_job(job_id: JobId) -> JobDetail:
@@ -190,10 +177,6 @@ def _add_asking(router: APIRouter, store: Store) -> None:
 
         with store.queue() as queue:
             return queue_here.detail(store, queue.get(job_id), outlook.workers(queue.engine, queue.home))
-
-
-def _problem(found: Any) -> FileProblem:
-    return FileProblem(line=found.line, column=found.column, key=found.key, message=clean(found.text, 4_000))
 
 
 def _before(place: str | None) -> tuple[float, str] | None:
