@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
@@ -17,12 +17,10 @@ from melete.settings import Settings
 
 
 def gated(settings: Settings) -> ASGIApp:
-    """The API at its path and a health check, behind the gate."""
+    """API, pages and models to come, behind the gate."""
     from melete.serve.auth import TokenGate, refuse
+    from melete.serve.later import Later
     from melete.serve.problems import Problem
-
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "models": {}})
 
     async def root(_: Request) -> Response:
         return RedirectResponse(f"{PREFIX}/")
@@ -32,12 +30,12 @@ def gated(settings: Settings) -> ASGIApp:
         return refuse(Problem(401, said, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}))
 
     carried = mounts(settings)
-    routes: list[BaseRoute] = [Route("/health", health)]
+    routes: list[BaseRoute] = []
     if PAGES not in carried:
-        routes += [Route("/", root), Route("/login", login)]
+        routes = [Route("/", root), Route("/login", login)]
     routes += [Mount(path, app) for path, app in carried.items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_error})
-    return TokenGate(app, settings.token)
+    return TokenGate(Later(app, settings), settings.token)
 
 
 def run(settings: Settings, host: str, port: int, on_ready: Callable[[str], None]) -> None:
