@@ -22,7 +22,7 @@ PAGES = ROOT / "src" / "melete" / "ui" / "static" / "vendor"
 FILES = {
     "htmx.js": "htmx.org/dist/htmx.min.js",
     "htmx.LICENSE": "htmx.org/LICENSE",
-    "uplot.js": "uplot/dist/uPlot.esm.js",
+    "uplot.js": "uplot/dist/uPlot.iife.min.js",
     "uplot.css": "uplot/dist/uPlot.min.css",
     "uplot.LICENSE": "uplot/LICENSE",
     "marked.js": "marked/lib/marked.esm.js",
@@ -30,6 +30,8 @@ FILES = {
     "purify.js": "dompurify/dist/purify.min.js",
     "purify.LICENSE": "dompurify/LICENSE",
 }
+EXPORTS = {"uplot.js": "uPlot", "purify.js": "globalThis.DOMPurify"}
+"""What a library that is no module has as its default export here; the minified one is a third of uPlot's module."""
 
 
 def main() -> int:
@@ -52,9 +54,11 @@ def main() -> int:
     TARGET.mkdir(parents=True, exist_ok=True)
     PAGES.mkdir(parents=True, exist_ok=True)
     for name, source in FILES.items():
-        text = (ROOT / "node_modules" / source).read_text(encoding="utf-8")
-        (TARGET / name).write_text(without_source_map(text), encoding="utf-8")
-        (PAGES / name).write_text(without_source_map(text), encoding="utf-8")
+        text = without_source_map((ROOT / "node_modules" / source).read_text(encoding="utf-8"))
+        if name in EXPORTS:
+            text += f"export default {EXPORTS[name]};\n"
+        (TARGET / name).write_text(text, encoding="utf-8")
+        (PAGES / name).write_text(text, encoding="utf-8")
     print(f"{len(FILES)} files in {TARGET.relative_to(ROOT)}")
     return 0
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
@@ -65,6 +66,13 @@ class Ui:
             await ask(self.api, "GET", path, query=given, who=getattr(request.state, "who", None))
         )
 
+    async def get_or(self, request: Request, path: str, default: Any, **query: Any) -> Any:
+        """As `get`; where the API refuses, a default, for what a page can do without."""
+        try:
+            return await self.get(request, path, **query)
+        except Refusal:
+            return default
+
     async def send(self, request: Request, method: str, path: str, json: Any = None) -> Any:
         """Asks the API for a change.
 
@@ -113,6 +121,7 @@ def create_app(settings: Settings, api: ASGIApp) -> FastAPI:
     for module in modules:
         app.include_router(module.routes(ui))
     app.mount("/static", assets.application(), name="static")
+    app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
@@ -123,6 +132,11 @@ def create_app(settings: Settings, api: ASGIApp) -> FastAPI:
         said = f"There is no page at {request.url.path[:200]}." if error.status_code == 404 else error.detail
         return _error(ui, request, error.status_code, {"message": said})
 
+    async def broken(request: Request, error: Exception) -> Response:
+        said = "This page could not be made; the server's log says why. Everything else goes on."
+        return _error(ui, request, 500, {"message": said})
+
+    app.add_exception_handler(Exception, broken)
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(HTTPException, not_found)
     return app

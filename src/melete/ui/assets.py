@@ -1,31 +1,104 @@
 """Static files under one hash of them all, so that a browser may keep them for ever and modules can import each other.
 
-The hash is taken when the first page is rendered; a server that is started again sees what has changed.
+The files are held in memory, compressed once. Whether one has changed is looked at once a second, by names, sizes and
+times, so that who edits a file sees it after a reload; an installed package never changes.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-from functools import cache
+import mimetypes
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 STATIC = Path(__file__).parent / "static"
+LOOK_S = 1.0
+WORTH_BYTES = 600
+"""Smaller files are not compressed."""
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 
 
-@cache
+@dataclass(frozen=True)
+class Asset:
+    """One file, as it is sent.
+
+    Attributes:
+        media_type: of HTTP.
+        body: as it is.
+        packed: gzip of it, None where that is not worth it.
+    """
+
+    media_type: str
+    body: bytes
+    packed: bytes | None
+
+
+@dataclass
+class Tree:
+    """All files of a folder.
+
+    Args:
+        folder: what is below it is public.
+        look_s: how long what was seen is believed.
+    """
+
+    folder: Path
+    look_s: float = LOOK_S
+    version: str = ""
+    _seen: tuple[tuple[str, int, int], ...] = ()
+    _looked_s: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self._assets: dict[str, Asset] = {}
+        self.current()
+
+    def current(self) -> str:
+        """The hash of all files as they are now."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < self.look_s:
+            return self.version
+        files = sorted(file for file in self.folder.rglob("*") if file.is_file())
+        names = [file.relative_to(self.folder).as_posix() for file in files]
+        stats = [file.stat() for file in files]
+        seen = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True))
+        if seen != self._seen:
+            digest = hashlib.sha256()
+            for name, file in zip(names, files, strict=True):
+                digest.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+            self._seen, self.version, self._assets = seen, digest.hexdigest()[:12], {}
+        self._looked_s = now_s
+        return self.version
+
+    def asset(self, name: str) -> Asset | None:
+        """A file by its path below the folder; None where there is none."""
+        self.current()
+        if name not in {one[0] for one in self._seen}:
+            return None
+        if name not in self._assets:
+            body = (self.folder / name).read_bytes()
+            suffix = Path(name).suffix
+            packed = gzip.compress(body, 9, mtime=0) if len(body) >= WORTH_BYTES else None
+            self._assets[name] = Asset(
+                TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream",
+                body,
+                packed if packed is not None and len(packed) < len(body) else None,
+            )
+        return self._assets[name]
+
+
+TREE = Tree(STATIC)
+
+
 def version() -> str:
     """A hash of every static file."""
-    digest = hashlib.sha256()
-    for file in sorted(STATIC.rglob("*")):
-        if file.is_file():
-            digest.update(str(file.relative_to(STATIC)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:12]
+    return TREE.current()
 
 
 def url(name: str) -> str:
@@ -33,21 +106,39 @@ def url(name: str) -> str:
     return f"/static/{version()}/{name}"
 
 
-class Assets(StaticFiles):
+class Assets:
     """The files below their hash; under an old one, what is there now, to be asked for again."""
 
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """See Starlette."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        request = Request(scope, receive)
+        if request.method not in ("GET", "HEAD"):
+            raise HTTPException(405)
+        path = scope["path"].removeprefix(scope.get("root_path", "")).lstrip("/")
         asked, _, name = path.partition("/")
-        if not name:
+        asset = TREE.asset(name)
+        if asset is None:
             raise HTTPException(404)
-        response = await super().get_response(name, scope)
-        fresh = asked == version()
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if fresh else "no-cache"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+        await _response(request, asset, fresh=asked == version())(scope, receive, send)
 
 
-def application(**options: Any) -> ASGIApp:
+def _response(request: Request, asset: Asset, *, fresh: bool) -> Response:
+    etag = f'"{version()}"'
+    headers = {
+        "Cache-Control": "public, max-age=31536000, immutable" if fresh else "no-cache",
+        "ETag": etag,
+        "Vary": "Accept-Encoding",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    body = asset.body
+    if asset.packed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        body = asset.packed
+        headers["Content-Encoding"] = "gzip"
+    return Response(body, headers=headers, media_type=asset.media_type)
+
+
+def application() -> ASGIApp:
     """What answers below `/static`."""
-    return Assets(directory=STATIC, **options)
+    return Assets()

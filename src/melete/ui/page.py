@@ -6,6 +6,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Command:
+    """Something to do that the palette offers.
+
+    Args:
+        title: in the imperative, such as `New job`.
+        path: where it is done.
+        summary: a sentence.
+    """
+
+    title: str
+    path: str
+    summary: str = ""
+
+
+@dataclass(frozen=True)
 class Page:
     """One page.
 
@@ -16,6 +31,9 @@ class Page:
         icon: name of a symbol in `templates/icons.html`.
         key: second key of its shortcut: `g` and then this one.
         summary: a sentence for the palette.
+        commands: what the palette offers to do here.
+        finds: a list of the API, such as `/runs`, whose things the palette finds by id and name; each is shown at
+            `path/ID`, by its `id`, or by its `name` where it has none.
     """
 
     title: str
@@ -24,3 +42,5 @@ class Page:
     icon: str = "dot"
     key: str | None = None
     summary: str = ""
+    commands: tuple[Command, ...] = ()
+    finds: str | None = None

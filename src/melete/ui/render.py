@@ -21,7 +21,8 @@ POLICY = (
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,
-    "Cache-Control": "no-store",
+    # Asked for each time; "no-store" would keep pages out of the browser's back-forward cache.
+    "Cache-Control": "private, no-cache",
     # With "no-referrer" a browser would send forms with "Origin: null", which the gate refuses.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",

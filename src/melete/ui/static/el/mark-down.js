@@ -1,0 +1,77 @@
+// <mark-down>text</mark-down> shows its text as Markdown. The text may be hostile: marked makes HTML of it, DOMPurify
+// keeps a few elements that can neither run nor load anything, and HTML in the text is shown as it was written.
+//
+// `element.text = "…"` shows another text, at most every 50 ms, for what is still being written. Without the libraries
+// of static/vendor the plain text stays.
+
+const KEEP = {
+  ALLOWED_TAGS: ["p", "br", "strong", "em", "del", "code", "pre", "blockquote", "ul", "ol", "li", "h1", "h2", "h3",
+    "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "hr", "a"],
+  ALLOWED_ATTR: ["href", "start"],
+  ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|\/(?!\/)|#)/i,
+  RETURN_DOM_FRAGMENT: true,
+};
+const PAUSE_MS = 50;
+/** @type {Promise<(text: string) => DocumentFragment> | undefined} */
+let loading;
+
+async function load() {
+  const [{ Marked }, { default: purify }] = await Promise.all([
+    import("../vendor/marked.js"), import("../vendor/purify.js"),
+  ]);
+  const html = ({ text }) => text.replace(/[&<>"]/g, (character) => `&#${character.charCodeAt(0)};`);
+  const marked = new Marked({ renderer: { html }, gfm: true, breaks: true, async: false });
+  return (text) => purify.sanitize(marked.parse(text), KEEP);
+}
+
+/**
+ * Nodes that are safe to show; the text itself where the libraries are missing.
+ * @param {string} text Markdown
+ * @returns {Promise<DocumentFragment | string>}
+ */
+export async function rendered(text) {
+  const show = await (loading ??= load()).catch(() => null);
+  if (!show) return text;
+  const nodes = show(text);
+  for (const link of nodes.querySelectorAll("a")) {
+    if (link.getAttribute("href")?.match(/^[/#]/)) continue;
+    link.target = "_blank";
+    link.rel = "noopener noreferrer";
+  }
+  for (const block of nodes.querySelectorAll("pre, table")) block.tabIndex = 0;
+  return nodes;
+}
+
+export class MarkDown extends HTMLElement {
+  #text = "";
+  #shown = "";
+  #timer = 0;
+
+  connectedCallback() {
+    if (!this.#text) this.text = this.textContent.trim();
+  }
+
+  /** @returns {string} */
+  get text() { return this.#text; }
+
+  /** @param {string} value */
+  set text(value) {
+    this.#text = value;
+    if (this.#timer) return;
+    this.#show();
+    this.#timer = setTimeout(() => {
+      this.#timer = 0;
+      if (this.#shown !== this.#text) this.#show();
+    }, PAUSE_MS);
+  }
+
+  async #show() {
+    const text = this.#shown = this.#text;
+    const nodes = await rendered(text);
+    if (text !== this.#shown) return;
+    this.classList.toggle("raw", typeof nodes === "string");
+    this.replaceChildren(nodes);
+  }
+}
+
+customElements.define("mark-down", MarkDown);

@@ -1,0 +1,71 @@
+// The command palette: pages, commands and things of the lab by name. The server searches (/parts/palette?q=…) and says
+// what there is as links; arrows move, Enter goes. Follows the ARIA pattern of a combobox with a list.
+
+import { signedIn } from "./ask.js";
+import { actions } from "./shell.js";
+
+const PAUSE_MS = 90;
+/** @type {HTMLDialogElement} */
+const dialog = document.querySelector("[data-part=palette]");
+const box = dialog.querySelector("input");
+const list = dialog.querySelector("[role=listbox]");
+let timer = 0;
+let asked = 0;
+
+/** Opens the palette with an empty search. */
+export function open() {
+  if (dialog.open) return dialog.close();
+  box.value = "";
+  dialog.showModal();
+  box.focus();
+  search();
+}
+
+async function search() {
+  const number = ++asked;
+  const answer = await signedIn(`/parts/palette?q=${encodeURIComponent(box.value)}`).catch(() => null);
+  const html = answer?.ok ? await answer.text() : '<p class="soft">The server cannot be reached.</p>';
+  if (number !== asked) return;
+  htmx.swap({ target: list, text: html, swap: "innerHTML" });
+  choose(options()[0]);
+}
+
+/** @returns {HTMLElement[]} */
+const options = () => [...list.querySelectorAll("[role=option]")];
+
+/** @param {HTMLElement | undefined} option */
+function choose(option) {
+  for (const one of options()) one.setAttribute("aria-selected", String(one === option));
+  box.setAttribute("aria-activedescendant", option?.id ?? "");
+  option?.scrollIntoView({ block: "nearest" });
+}
+
+/** @param {HTMLElement | undefined} option @param {boolean} [apart] in a tab of its own */
+function go(option, apart = false) {
+  if (!option) return;
+  dialog.close();
+  const { href, action } = option.dataset;
+  if (action) actions[action]();
+  else if (apart) window.open(href, "_blank", "noopener");
+  else location.assign(href);
+}
+
+box.addEventListener("input", () => {
+  clearTimeout(timer);
+  timer = setTimeout(search, PAUSE_MS);
+});
+box.addEventListener("keydown", (event) => {
+  const all = options();
+  const at = all.findIndex((one) => one.ariaSelected === "true");
+  const to = { ArrowDown: at + 1, ArrowUp: at - 1 + all.length, PageDown: Math.min(at + 8, all.length - 1), PageUp: Math.max(at - 8, 0) }[event.key];
+  if (to !== undefined) {
+    event.preventDefault();
+    choose(all[to % (all.length || 1)]);
+  } else if (event.key === "Enter") {
+    event.preventDefault();
+    go(all[at], event.ctrlKey || event.metaKey);
+  }
+});
+list.addEventListener("mousedown", (event) => event.preventDefault());
+list.addEventListener("click", (event) => go(event.target.closest("[role=option]"), event.ctrlKey || event.metaKey));
+dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });

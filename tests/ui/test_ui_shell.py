@@ -1,0 +1,106 @@
+"""The shell of the pages, asked in process: headers, navigation, search, static files."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from melete.api.whole import mounts
+from melete.settings import Settings
+from melete.ui import assets
+from runs_at_hand import fill_runs
+
+
+@pytest.fixture
+def site(home: Settings) -> Iterator[TestClient]:
+    """Pages and API over an empty home, without a gate."""
+    app = Starlette(routes=[Mount(path, one) for path, one in mounts(home).items()])
+    with TestClient(app) as client:
+        yield client
+
+
+def test_page_has_a_policy_without_inline_scripts(site: TestClient) -> None:
+    answer = site.get("/")
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"<script>|<style|\sstyle=|\son[a-z]+=", answer.text)
+
+
+def test_page_is_compressed_and_asked_for_each_time(site: TestClient) -> None:
+    answer = site.get("/")
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.headers["cache-control"] == "private, no-cache"
+
+
+def test_navigation_marks_where_one_is(site: TestClient) -> None:
+    current = re.findall(r'<a href="([^"]+)"[^>]* aria-current="page"', site.get("/").text)
+    assert current == ["/"]
+
+
+def test_unknown_page_is_said_in_the_shell_and_as_a_fragment_without_it(site: TestClient) -> None:
+    whole = site.get("/nothing<here>")
+    assert (whole.status_code, "There is no page at /nothing&lt;here&gt;" in whole.text) == (404, True)
+    assert "<html" in whole.text
+    part = site.get("/parts/nothing")
+    assert (part.status_code, "<html" in part.text) == (404, False)
+
+
+def test_refusal_of_the_api_keeps_status_and_message(site: TestClient) -> None:
+    refused = site.get("/runs/20261120-000000-none-0000")
+    assert refused.status_code == 404
+    assert 'role="alert"' in refused.text
+
+
+def test_palette_offers_pages_and_commands_without_words(site: TestClient) -> None:
+    text = site.get("/parts/palette").text
+    assert 'data-href="/"' in text
+    assert 'data-action="dark"' in text
+
+
+def test_palette_says_what_it_did_not_find_as_text(site: TestClient) -> None:
+    text = site.get("/parts/palette", params={"q": "<b>x</b>"}).text
+    assert "&lt;b&gt;x&lt;/b&gt;" in text
+
+
+def test_search_finds_runs_by_name_and_by_id(site: TestClient, home: Settings) -> None:
+    first, second = fill_runs(home)
+    assert f'href="/runs/{second}"' in site.get("/search", params={"q": "secon"}).text
+    assert f'href="/runs/{first}"' in site.get("/search", params={"q": first}).text
+
+
+def test_static_file_is_immutable_under_its_hash_only(site: TestClient) -> None:
+    fresh = site.get(assets.url("melete.css"))
+    assert "immutable" in fresh.headers["cache-control"]
+    assert site.get("/static/0123456789ab/melete.css").headers["cache-control"] == "no-cache"
+    assert site.get(f"/static/{assets.version()}/../app.py").status_code == 404
+
+
+def test_static_file_is_compressed_for_who_takes_it(site: TestClient) -> None:
+    packed = site.get(assets.url("melete.css"))
+    assert packed.headers["content-encoding"] == "gzip"
+    plain = site.get(assets.url("melete.css"), headers={"accept-encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.content == packed.content == (assets.STATIC / "melete.css").read_bytes()
+    again = site.get(assets.url("melete.css"), headers={"if-none-match": plain.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_changed_file_changes_the_hash_of_all(tmp_path: Path) -> None:
+    (tmp_path / "a.js").write_text("1;" * 600)
+    tree = assets.Tree(tmp_path, look_s=0)
+    before = tree.current()
+    asset = tree.asset("a.js")
+    assert asset is not None
+    assert asset.packed is not None
+    assert gzip.decompress(asset.packed) == asset.body
+    (tmp_path / "a.js").write_text("2;" * 700)
+    assert tree.current() != before
+    assert tree.asset("b.js") is None
