@@ -146,6 +146,7 @@ def test_job_whose_base_does_not_exist_is_refused_before_anything_else(home: Set
         task.job("llm.sft", {"base": "nothing-here"}, home)
 
 
+@pytest.mark.slow
 def test_job_runs_there_and_its_checkpoint_comes_back(
     home: Settings, sky: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,7 @@ def test_server_that_offers_no_agents_is_said(home: Settings) -> None:
         deploy.activate_at(plain.url, "customer_support")
 
 
+@pytest.mark.slow
 def test_docker_folder_starts_in_another_place_without_this_tree(
     call: Any, home: Settings, practised: Path, tmp_path: Path
 ) -> None:

@@ -175,6 +175,7 @@ def test_practice_stopped_and_resumed_gives_the_weights_of_an_unbroken_run(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_practice_ahead_trains_on_episodes_one_version_old_and_repeats_itself(
     settings: Settings, base: Path
 ) -> None:
@@ -197,6 +198,7 @@ def test_practice_with_minutes_ends_when_they_are_over_and_keeps_its_checkpoint(
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
+@pytest.mark.slow
 def test_practice_of_a_transformers_model_keeps_a_checkpoint_of_its_kind(
     settings: Settings, tmp_path: Path, lora_rank: int
 ) -> None:

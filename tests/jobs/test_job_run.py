@@ -142,6 +142,7 @@ def test_job_under_torchrun_is_refused(tmp_path: Path, call: Call, monkeypatch: 
     assert "under torchrun" in err
 
 
+@pytest.mark.slow
 def test_sigint_stops_the_job_and_resume_continues_the_run(
     home: Settings, tmp_path: Path, call: Call
 ) -> None:

@@ -50,6 +50,7 @@ def figures(folder: Path, name: str) -> list[float]:
     return [row[name] for row in rows if name in row]
 
 
+@pytest.mark.slow
 def test_two_ranks_have_the_losses_of_one_and_write_one_run(home: Settings, tmp_path: Path) -> None:
     data = write_text(tmp_path / "text")
     launch(1, "llm", "pretrain", "--data", data, *FLAGS)

@@ -87,6 +87,7 @@ def assert_resumes_with_the_same_losses(home: Settings, tmp_path: Path, moments:
         assert losses(folder) == unbroken
 
 
+@pytest.mark.slow
 def test_run_killed_once_and_resumed_has_the_same_losses(home: Settings, tmp_path: Path) -> None:
     assert_resumes_with_the_same_losses(home, tmp_path, [random.Random().randint(1, STEPS - 20)])
 

@@ -81,6 +81,7 @@ print(json.dumps([whole.choices[0].message.content, whole.usage.total_tokens, te
 """
 
 
+@pytest.mark.slow
 def test_litellm_chats_streams_calls_and_knows_the_errors(server: Server) -> None:
     import os
     import sys
