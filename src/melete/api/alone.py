@@ -6,36 +6,23 @@ from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from melete.api.app import PREFIX, on_http_error
-from melete.api.whole import PAGES, mounts
+from melete.api.whole import mounts
 from melete.settings import Settings
 
 
 def gated(settings: Settings) -> ASGIApp:
     """API, pages and models to come, behind the gate."""
-    from melete.serve.auth import TokenGate, refuse
+    from melete.serve.auth import TokenGate, keyring
     from melete.serve.later import Later
-    from melete.serve.problems import Problem
-
-    async def root(_: Request) -> Response:
-        return RedirectResponse(f"{PREFIX}/")
-
-    async def login(_: Request) -> Response:  # where the gate sends browsers
-        said = "This server has no pages. Send the header 'Authorization: Bearer TOKEN', the value of MELETE_TOKEN."
-        return refuse(Problem(401, said, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}))
 
     carried = mounts(settings)
-    routes: list[BaseRoute] = []
-    if PAGES not in carried:
-        routes = [Route("/", root), Route("/login", login)]
-    routes += [Mount(path, app) for path, app in carried.items()]
+    routes = [Mount(path, app) for path, app in carried.items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_error})
-    return TokenGate(Later(app, settings), settings.token)
+    return TokenGate(Later(app, settings), keys=keyring(settings, carried), pages=True)
 
 
 def run(settings: Settings, host: str, port: int, on_ready: Callable[[str], None]) -> None:

@@ -1,30 +1,40 @@
-"""Who may use the server: a token in the `Authorization` header, or a cookie that the login page sets.
+"""The gate: who makes a request, whether they may, and what is written down of it. Pure ASGI, so sockets pass it too.
 
-Pure ASGI, in front of everything but `/health`, `/login` and the package's own static files. Without a token the server
-listens on loopback only, and even there a web page of another site must not use it through the visitor's browser: a
-request whose `Origin` is not this server, or whose `Host` is not a loopback name (DNS rebinding), is refused.
-The cookie holds a hash of the token, is `HttpOnly` and `SameSite=Strict`, and the token itself never stays in a URL.
+    a token in `Authorization: Bearer`, or the cookie of a sign-in    the role that it has
+    nothing, on this machine, while nobody has made a token           admin, named `local`
+    anything else                                                     401; a browser is sent to the sign-in page
+
+Only `/health`, the sign-in page and its own files ask for nothing. Whoever comes with a cookie, or freely, must come
+from a page of this server: `Origin` and `Sec-Fetch-Site` are looked at, and on a free server the `Host` too (DNS
+rebinding). GET changes nothing, but for the link that signs in. Wrong tokens cost a wait (`backoff.py`). Each change
+goes to the audit log before it is answered. Headers of proxies are not believed: behind one, all visitors are one
+address.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
+import functools
+import re
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from melete import access
-from melete.access import Who
+from melete.access import LOCAL, Role, Who
+from melete.serve import audited, sign_in
+from melete.serve.asked import LOOPBACK, SIGN_IN, SIGN_OUT, Asked, host_name
+from melete.serve.keyring import Keyring
+from melete.serve.porter import Porter
 from melete.serve.problems import Problem
 from melete.serve.recording import OPEN_TO_ROLLOUTS, PREFIX, Recorder, bearer, episode_over
+from melete.settings import Settings
 
-COOKIE = "melete_token"
-OPEN_PATHS = ("/health", "/login")
-OPEN_FOLDER = "/static/"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+OPEN = re.compile(r"/health|/static/([0-9a-f]+/)?(melete\.css|theme\.js|icon\.svg|pages/sign_in\.(css|js))")
+CHECKED_EVERY_S = 5.0
+"""How often an open stream of events is asked whether its token still holds."""
 
 
 class TokenGate:
@@ -32,102 +42,182 @@ class TokenGate:
 
     Args:
         app: what stands behind the gate.
-        token: the token to ask for; None asks for none but accepts loopback host names only.
+        token: the one that opens it; None accepts requests from this machine, and no others.
         recorder: knows the keys of episodes that practise, which open the model and nothing else; None knows none.
+        keys: all secrets that open it, in place of `token`; see `keyring`.
+        pages: whether the application has a sign-in page.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str | None = None,
+        recorder: Recorder | None = None,
+        *,
+        keys: Keyring | None = None,
+        pages: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
-        self._token = token
+        self._keys = keys or Keyring(token, None, time.time)
+        self._porter = Porter(self._keys, clock)
         self._recorder = recorder
+        self._pages = pages
+        self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http":
-            answer = self._refusal(scope)
-            if answer is not None:
-                await answer(scope, receive, send)
-                return
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        asked = Asked.of(scope)
+        who: Who | None = None
+        try:
+            who = await self._who(asked)
+            self._admit(asked, who)
+        except Problem as problem:
+            await self._refuse(problem, asked, who, scope, receive, send)
+            return
+        if asked.path in (SIGN_IN, SIGN_OUT) and self._pages and not asked.socket:
+            await sign_in.answer(self._app, self._porter, asked, who, scope, receive, send)
+            return
+        if who is not None:
+            access.put(scope, who)
+            scope["state"]["still_valid"] = functools.partial(self._still, asked, who)
+            send = self._told(asked, who, scope, send)
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get(b"host", "")
-        origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return refuse(
-                Problem(403, f"Requests from pages of {origin} are not accepted.", code="wrong_origin")
-            )
-        key = bearer(headers.get(b"authorization"))
-        rollout = self._recorder is not None and key.startswith(PREFIX)
-        if rollout:
-            assert self._recorder is not None
+    async def _who(self, asked: Asked) -> Who | None:
+        """Who makes a request; None for nobody we know.
+
+        Raises:
+            Problem: it came with a secret that is wrong, or nobody can say now.
+        """
+        key = bearer(asked.headers.get("authorization"))
+        if self._recorder is not None and key.startswith(PREFIX):
             if not self._recorder.knows(key):
-                return refuse(episode_over())
-            if scope["path"] not in OPEN_TO_ROLLOUTS:
-                return refuse(
-                    Problem(403, "The key of an episode opens the model only.", code="not_for_episodes")
-                )
-        if self._token is None:
-            if host_name(host) in LOOPBACK:
-                return None
-            return refuse(
-                Problem(
-                    403,
-                    f"The host name {host!r} is not accepted without a token. "
-                    f"Use 127.0.0.1, or set MELETE_TOKEN and start the server again.",
-                    code="wrong_host",
-                )
-            )
-        path = scope["path"]
-        if rollout or path in OPEN_PATHS or path.startswith(OPEN_FOLDER) or self._knows_token(headers):
+                raise episode_over()
+            if asked.path not in OPEN_TO_ROLLOUTS:
+                raise Problem(403, "The key of an episode opens the model only.", code="not_for_episodes")
+            return Who("episode", Role.OPERATE, "episode")
+        if _is_open(asked):
             return None
-        if "text/html" in headers.get(b"accept", "") and scope["method"] == "GET":
-            return RedirectResponse("/login", status_code=303)
-        if b"authorization" in headers:
-            return refuse(
-                Problem(
-                    401, "The token is wrong.", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"}
+        if await self._porter.is_free(asked):
+            return LOCAL
+        if key:
+            return await self._porter.bearer(key, asked)
+        if asked.cookie and self._keys.named:
+            return await self._porter.look_up(asked.cookie, "cookie")
+        return None
+
+    def _admit(self, asked: Asked, who: Who | None) -> None:
+        """Refuses what may not pass.
+
+        Raises:
+            Problem: it comes from a page of another site, by a wrong name, without a token or without the role.
+        """
+        if who is None or who.via in ("cookie", "local"):
+            if asked.foreign:
+                origin = asked.headers.get("origin", "another site")
+                raise Problem(
+                    403, f"Requests from pages of {origin[:200]} are not accepted.", code="wrong_origin"
                 )
+            changes = asked.socket or asked.method not in access.SAFE
+            if who is not None and who.via == "cookie" and changes and not asked.own:
+                raise Problem(
+                    403,
+                    "A cookie alone changes nothing: the browser has to say which page asks (Origin). "
+                    "Programs send a token: 'Authorization: Bearer TOKEN'.",
+                    code="no_origin",
+                )
+        if who == LOCAL and host_name(asked.host) not in LOOPBACK:
+            raise Problem(
+                403,
+                f"The host name {asked.host[:200]!r} is not accepted without a token. "
+                f"Use 127.0.0.1, or make a token with 'melete token create NAME', or set MELETE_TOKEN and start again.",
+                code="wrong_host",
             )
-        return refuse(
-            Problem(
+        if _is_open(asked) or (self._pages and asked.path == SIGN_IN):
+            return
+        if who is None:
+            raise Problem(
                 401,
                 "This server asks for a token. Send the header 'Authorization: Bearer TOKEN' "
-                "(the api_key of an OpenAI client) with the value of MELETE_TOKEN.",
+                "(the api_key of an OpenAI client) with a token of 'melete token create', or MELETE_TOKEN.",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        )
+        if not access.may(who, asked.method, asked.path):
+            raise forbidden(who, asked.method, asked.path)
 
-    def _knows_token(self, headers: dict[bytes, str]) -> bool:
-        assert self._token is not None
-        scheme, _, given = headers.get(b"authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and same(given.strip(), self._token):
+    async def _refuse(
+        self, problem: Problem, asked: Asked, who: Who | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if asked.socket:
+            await receive()  # the request for the socket; closing it unopened answers 403
+            await send({"type": "websocket.close", "code": 1008, "reason": problem.code or ""})
+            return
+        if who is not None and audited.is_change(asked.method, asked.path):
+            await self._porter.write(asked, who, problem.status)
+        if problem.status == 401 and self._pages:
+            problem.headers["X-Sign-In"] = SIGN_IN
+            if asked.page and asked.method in access.SAFE:
+                query = scope.get("query_string", b"").decode("latin-1")
+                back = asked.path + (f"?{query}" if query else "")
+                where = f"{SIGN_IN}?next={quote(back, safe='')}" if back != "/" else SIGN_IN
+                await RedirectResponse(where, status_code=303)(scope, receive, send)
+                return
+            if asked.page:
+                said = "Your sign-in has ended, and nothing was changed. Sign in, go back, and send the form again."
+                await sign_in.show(self._app, Problem(401, said), scope, receive, send)
+                return
+        await refuse(problem)(scope, receive, send)
+
+    def _told(self, asked: Asked, who: Who, scope: Scope, send: Send) -> Send:
+        """A `send` that writes a change down before it is answered, and ends a stream of events with its token."""
+        change = self._keys.named and not asked.socket and audited.is_change(asked.method, asked.path)
+        checked_s, endless, over = self._clock(), False, False
+
+        async def told(message: Message) -> None:
+            nonlocal checked_s, endless, over
+            if message["type"] == "http.response.start":
+                headers = dict(message.get("headers", ()))
+                endless = headers.get(b"content-type", b"").startswith(b"text/event-stream")
+                if change:
+                    self._keys.forget()
+                    target = scope.get("state", {}).get("changed")
+                    await self._porter.write(asked, who, message["status"], target=target)
+            if endless and not over and self._clock() - checked_s >= CHECKED_EVERY_S:
+                checked_s = self._clock()
+                over = not await self._still(asked, who)
+                message = {"type": "http.response.body", "body": b""} if over else message
+                await send(message)
+            elif not over:
+                await send(message)
+
+        return told
+
+    async def _still(self, asked: Asked, who: Who) -> bool:
+        """Whether what somebody came in with still opens the gate; while nobody can say, it does."""
+        if who.via == "episode" or not self._keys.named:
             return True
+        secret = asked.cookie if who.via == "cookie" else bearer(asked.headers.get("authorization"))
         try:
-            cookie = SimpleCookie(headers.get(b"cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and same(cookie.value, cookie_value(self._token))
+            if who.via == "local":
+                return await self._porter.is_free(asked)
+            return await self._porter.look_up(secret or "", who.via) is not None
+        except Problem:
+            return True
 
 
-def same(given: str, wanted: str) -> bool:
-    """Whether two secrets are equal, in a time that does not tell where they differ."""
-    return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
+def keyring(settings: Settings, mounts: Mapping[str, object] | None) -> Keyring:
+    """The keys of a server: one that carries the lab knows its named tokens, one that serves models only does not."""
+    return Keyring(settings.token, settings.database if mounts else None, time.time)
 
 
-def cookie_value(token: str) -> str:
-    """What the cookie holds: enough to prove that its owner had the token, not the token."""
-    return hashlib.sha256(b"melete-cookie:" + token.encode()).hexdigest()
-
-
-def host_name(host: str) -> str:
-    """The name in a Host header, without port and brackets."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+def _is_open(asked: Asked) -> bool:
+    return not asked.socket and asked.method in access.SAFE and OPEN.fullmatch(asked.path) is not None
 
 
 def forbidden(who: Who, method: str, path: str) -> Problem:
@@ -143,6 +233,4 @@ def forbidden(who: Who, method: str, path: str) -> Problem:
 
 def refuse(problem: Problem) -> Response:
     """The response to a problem."""
-    return Response(
-        problem.to_bytes(), problem.status, headers=problem.headers, media_type="application/json"
-    )
+    return sign_in.refused(problem)

@@ -36,6 +36,7 @@ class Uvicorn(uvicorn.Server):
                 access_log=False,
                 log_level="warning",
                 server_header=False,
+                proxy_headers=False,  # nothing that a client writes says where it comes from
                 timeout_graceful_shutdown=GRACE_S,
                 ws="melete.serve.sockets:WebSockets" if find_spec("websockets") else "none",
                 ws_max_size=LONGEST_MESSAGE,

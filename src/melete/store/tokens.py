@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from melete.access import Role
 from melete.errors import ConfigError, UnknownNameError
 from melete.store.models import AccessTokenRow, SignInRow, table
 
@@ -39,7 +38,7 @@ class Token:
     Args:
         id: of the token.
         name: unique among those that are not revoked.
-        role: what it opens.
+        role: what it opens; see `melete.access.Role`.
         prefix: its first characters.
         created_s: when it was made.
         created_by: name of the token that made it; `command` for the command line.
@@ -50,7 +49,7 @@ class Token:
 
     id: str
     name: str
-    role: Role
+    role: str
     prefix: str
     created_s: float
     created_by: str
@@ -92,7 +91,7 @@ def hashed(secret: str) -> str:
 
 
 def make(
-    connection: Connection, name: str, role: Role, *, by: str, now_s: float, days: float | None = None
+    connection: Connection, name: str, role: str, *, by: str, now_s: float, days: float | None = None
 ) -> tuple[Token, str]:
     """Makes a token.
 
@@ -250,7 +249,7 @@ def sign_out(connection: Connection, sign_in_id: str) -> bool:
 def _token(row: Row[tuple[object, ...]]) -> Token:
     found = dict(row._mapping)
     del found["token_hash"]
-    return Token(**{**found, "role": Role(found["role"])})
+    return Token(**found)
 
 
 def _sign_in(row: Row[tuple[object, ...]]) -> SignIn:

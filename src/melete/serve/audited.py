@@ -1,0 +1,35 @@
+"""What of a request goes into the audit log: whether it is a change, and what that is called, such as `job.stop`.
+
+A path says it: its first noun, its last word, and what is between them is what was changed. `POST /api/v1/jobs/ID/stop`
+and the page's `POST /jobs/ID/stop` are both `job.stop` of ID, and a resource that is added needs nothing here.
+"""
+
+from __future__ import annotations
+
+import re
+
+from melete.access import SAFE
+
+ROOMS = re.compile(r"^/(api/v1|v1|parts|settings)(?=/)")
+NO_CHANGE = re.compile(
+    r"/v1/(chat/completions|completions|embeddings|responses|messages)|/v1/agents/[^/]+/act|/chat/.*|"
+    r".*/(check|preview|draft)"
+)
+"""Unsafe requests that change nothing: answers of models, and looks at what would be."""
+PLAIN = {"POST": "create", "DELETE": "delete", "PUT": "change", "PATCH": "change"}
+
+
+def is_change(method: str, path: str) -> bool:
+    """Whether a request is to be written down."""
+    return method not in SAFE and not NO_CHANGE.fullmatch(path)
+
+
+def named(method: str, path: str) -> tuple[str, str]:
+    """The action of a request and the id of what it is about; the id is empty where the path has none."""
+    parts = [part for part in ROOMS.sub("", path).split("/") if part]
+    if not parts:
+        return PLAIN.get(method, method.lower()), ""
+    noun = parts[0].removesuffix("s")
+    if method == "DELETE" or len(parts) == 1 or (len(parts) == 2 and method != "POST"):
+        return f"{noun}.{PLAIN.get(method, method.lower())}", "/".join(parts[1:])
+    return f"{noun}.{parts[-1]}", "/".join(parts[1:-1])
