@@ -27,9 +27,10 @@ import melete
 from melete import find
 from melete.api.body import BodyLimit
 from melete.api.etag import ETags
-from melete.api.live import socket
+from melete.api.live import socket, streams
 from melete.api.live.hub import Hub
 from melete.api.rights import Rights
+from melete.api.serving import Serving
 from melete.api.store import Store
 from melete.errors import (
     ApiError,
@@ -70,11 +71,12 @@ class ResourceEntry(BaseModel):
     description: str
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, serving: Serving | None = None) -> FastAPI:
     """Builds the application.
 
     Args:
         settings: where the database is. It is opened at the first request.
+        serving: the models and agents of the server around it, where there is one.
     """
     store = Store(settings)
     app = FastAPI(
@@ -85,6 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.store = store
+    app.state.serving = serving or Serving()
     app.state.hub = Hub(store)
     app.state.hub.add(PREFIX, app, root=PREFIX)
     app.router.routes.append(WebSocketRoute("/live", functools.partial(socket.serve, hub=app.state.hub)))
@@ -113,6 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
     for name in find.names(ROUTES):
         router = find.load(ROUTES, name, "resource").routes(store)
         app.include_router(router, prefix=f"/{_url_name(name)}", tags=[_url_name(name)], responses=described)
+    app.include_router(streams.routes(store, app.state.hub))
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(MeleteError, _on_melete_error)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -2,7 +2,7 @@
 
 The tag is a digest of the body, so it is right whatever a route reads; the work of reading is done, the transfer and
 the client's redrawing are not. Answers are small pages, which is why a whole body is held for it. A file brings a tag
-of its own, made of its size and time, and is passed on piece by piece.
+of its own, made of its size and time, and is passed on piece by piece, and so is a stream, which has none.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class ETags:
             nonlocal start
             if message["type"] == "http.response.start":
                 start = message
-                if "etag" in Headers(raw=start["headers"]):
+                if _passes(start):
                     await send(start)
                 return
-            if "etag" in Headers(raw=start["headers"]):
+            if _passes(start):
                 await send(message)
                 return
             body.extend(message.get("body", b""))
@@ -57,6 +57,12 @@ class ETags:
             await send({"type": "http.response.body", "body": bytes(body)})
 
         await self._app(scope, receive, hold)
+
+
+def _passes(start: Message) -> bool:
+    """Whether an answer is passed on piece by piece: it has a tag, or it is a stream."""
+    headers = Headers(raw=start["headers"])
+    return "etag" in headers or headers.get("content-type", "").startswith("text/event-stream")
 
 
 def has_tag(wanted: str, tag: str) -> bool:

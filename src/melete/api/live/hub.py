@@ -70,6 +70,15 @@ class Hub:
         """
         self._places.append(Place(prefix, app, root))
 
+    def topic(self, name: object, who: Who) -> Topic:
+        """The topic of a name.
+
+        Raises:
+            ConfigError: it is no path.
+            UnknownNameError: nothing here has paths like it.
+        """
+        return parse(name, self._places, who)
+
     def enter(self, connection: Connection) -> Client:
         """A client that may subscribe."""
         client = Client(
@@ -92,7 +101,7 @@ class Hub:
     def subscribe(self, client: Client, name: object) -> None:
         """Sends a client the whole of a topic, and then what is new; what cannot be watched is told on the topic."""
         try:
-            topic = parse(name, self._places, client.who)
+            topic = self.topic(name, client.who)
             if topic.text not in client.topics and len(client.topics) >= MOST_TOPICS:
                 raise ConfigError(
                     f"A connection watches {MOST_TOPICS} topics at most.",

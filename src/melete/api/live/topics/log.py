@@ -29,11 +29,29 @@ HALF_LOOKED_BYTES = LOOKED_BYTES // 2
 
 def watch(topic: Topic, store: Store) -> Log | None:
     """Watches a log; None if the topic is none, or asks for a part of one that does not grow."""
-    found = PATTERN.fullmatch(topic.path)
-    if found is None or {"cursor", "after"} & topic.asked.keys():
+    if PATTERN.fullmatch(topic.path) is None or {"cursor", "after"} & topic.asked.keys():
         return None
-    home = store.settings.home
-    return Log(topic, (store.settings.runs if found[1] == "runs" else home / "jobs") / found[2])
+    return Log(topic, folder_of(topic, store))
+
+
+def folder_of(topic: Topic, store: Store) -> Path:
+    """Folder of the run or the job whose log a topic is."""
+    found = PATTERN.fullmatch(topic.path)
+    assert found is not None
+    return (store.settings.runs if found[1] == "runs" else store.settings.home / "jobs") / found[2]
+
+
+def seen(folder: Path) -> object:
+    """Changes when there is something to read in a log, or it is gone. For the event loop: a `stat` or few."""
+    try:
+        with os.scandir(folder) as files:
+            return [
+                (file.name, file.stat().st_ino, file.stat().st_size)
+                for file in files
+                if file.name == "log.txt" or file.name.endswith(".log")
+            ]
+    except OSError:
+        return None
 
 
 class Log:
@@ -54,10 +72,10 @@ class Log:
 
     async def look(self) -> Message | None:
         """See Watch."""
-        seen = self._look_at_files()
-        if seen == self._seen:
+        now = seen(self._folder)
+        if now == self._seen:
             return None
-        self._seen = seen
+        self._seen = now
         if self._end is not None:
             page = await self._page(after=self._end, limit=MORE)
             if isinstance(page, dict) and page["end"] >= self._end and len(page["data"]) < MORE:
@@ -85,18 +103,6 @@ class Log:
         return Joined(
             self._message("more", {**page, "data": more, "next_cursor": None}) if more else None, whole
         )
-
-    def _look_at_files(self) -> object:
-        """Changes when there is something to read, or the folder is gone. In the event loop: a `stat` or few."""
-        try:
-            with os.scandir(self._folder) as files:
-                return [
-                    (file.name, file.stat().st_ino, file.stat().st_size)
-                    for file in files
-                    if file.name == "log.txt" or file.name.endswith(".log")
-                ]
-        except OSError:
-            return None
 
     async def _whole(self) -> Message:
         page = await self._whole_page()
