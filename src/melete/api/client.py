@@ -9,6 +9,7 @@ What the server refuses is an `ApiError` with the server's own message. Needs ht
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -145,6 +146,25 @@ class Client:
         asked = {"limit": limit, "search": search, "after": after}
         return records.LogPage.model_validate(self.get(_path("runs", run, "log"), **asked))
 
+    def follow(self, run: str, *, after: int | None = None) -> Iterator[records.LogLine]:
+        """Lines of a run's log as they are written, until the run has ended.
+
+        Args:
+            run: its id.
+            after: a place to begin after, such as the `end` of a page; without one it begins with the last lines.
+
+        Raises:
+            ApiError: there is no such run, or its folder was deleted meanwhile.
+            ServerError: the server went away.
+        """
+        return self._followed(_path("runs", run, "log", "stream"), after)
+
+    def follow_job(
+        self, job: str, step: str | None = None, *, after: int | None = None
+    ) -> Iterator[records.LogLine]:
+        """Lines of what the processes of a job say, or one of them, until the job has ended; see `follow`."""
+        return self._followed(_path("jobs", job, "log", "stream"), after, step=step)
+
     def samples(self, run: str, name: str | None = None) -> Iterator[records.Sample]:
         """Samples of a run, the newest step first."""
         return self._each(records.Sample, _path("runs", run, "samples"), name=name)
@@ -225,6 +245,33 @@ class Client:
 
     def _each(self, record: type[Record], path: str, **asked: Any) -> Iterator[Record]:
         return (record.model_validate(row) for row in self.each(path, **asked))
+
+    def _followed(self, path: str, after: int | None, **asked: str | None) -> Iterator[records.LogLine]:
+        """The lines of server-sent events, until the one that says `end`."""
+        wanted = {name: value for name, value in {**asked, "after": after}.items() if value is not None}
+        event = ""
+        try:
+            with self._http.stream("GET", path, params=wanted) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    raise refusal(answer)
+                for line in answer.iter_lines():
+                    name, _, value = line.partition(": ")
+                    if name == "event":
+                        event = value
+                    if name != "data" or event == "end":
+                        continue
+                    if event == "problem":
+                        told = json.loads(value)["error"]
+                        raise ApiError(str(told["message"]), 404, told.get("code"))
+                    yield records.LogLine.model_validate_json(value)
+        except self._unreachable as error:
+            raise self._away(error) from error
+        if event != "end":
+            raise ServerError(
+                f"The server at {self._http.base_url} ended a log before its run.",
+                next_step="Go on from the last line that was read, with after=.",
+            )
 
     def _away(self, error: Exception) -> ServerError:
         return ServerError(
