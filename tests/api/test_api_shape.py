@@ -23,6 +23,7 @@ from melete.api.app import PREFIX, ROUTES, create_app
 from melete.serve.server import Server
 from melete.settings import Settings
 from melete.store import database
+from practice_at_hand import fill_practice
 from runs_at_hand import fill_queue, fill_runs
 
 JUDGED = positive_data_acceptance
@@ -40,6 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         fill(connection)
     fill_runs(made)
     fill_queue(made)
+    fill_practice(made, tasks=1)
     return made
 
 

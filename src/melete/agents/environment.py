@@ -387,9 +387,20 @@ class Environment(gymnasium.Env[str, Proposal]):
             ok=info["ok"],
             rule=info.get("rule", ""),
             confirmed=info.get("confirmed", False),
-            **({"facts": self._facts} if self._counts["steps"] == 1 else {}),
+            **self._about_episode(),
         )
         self._seen = observation
+
+    def _about_episode(self) -> dict[str, Any]:
+        """What a trace says once: of the task in its first line, of the end in its last one."""
+        assert self.task is not None
+        said: dict[str, Any] = {}
+        if self._counts["steps"] == 1:
+            said |= {"facts": self._facts, "task": self.task.id, "split": self.task.split}
+        if self._over:
+            outcome = self.outcome
+            said |= {"solved": outcome.success, "criteria": outcome.criteria}
+        return said
 
 
 def _proposal(call: ToolCall) -> ToolAction | Malformed:

@@ -6,9 +6,11 @@ that runs of different seeds can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from melete.actions.trace import TraceWriter
 from melete.agents.measure import Decoding, Measured, count, play_all, schema_constraint, spent_by
 from melete.agents.rollout import EnginePlayer
 
@@ -92,20 +94,35 @@ class Exam:
     def _play(self, tasks: list[Task], split: str, decoding: Decoding, when: str) -> Measured:
         if decoding == "schema" and self._limits is None:
             self._limits = schema_constraint(self._model.lm, self._scenario)
-        player = EnginePlayer(
-            self._model.lm,
-            self._model.engine,
-            self._scenario,
-            temperature=0.0 if decoding == "greedy" else 1.0,
-            max_tokens=self._config.max_tokens,
-            constraint=self._limits if decoding == "schema" else None,
-        )
-        episodes = play_all(player, tasks, EXAM_SEED, self._model.engine.stats().slots)
+        name = when if decoding == "free" else f"{when}-{decoding}"
+        with traced(self._run, f"{name}-{split}") as trace:
+            player = EnginePlayer(
+                self._model.lm,
+                self._model.engine,
+                self._scenario,
+                temperature=0.0 if decoding == "greedy" else 1.0,
+                max_tokens=self._config.max_tokens,
+                constraint=self._limits if decoding == "schema" else None,
+                trace=trace,
+                run=self._run.id,
+            )
+            episodes = play_all(player, tasks, EXAM_SEED, self._model.engine.stats().slots)
         if self._recording is not None:
-            name = when if decoding == "free" else f"{when}-{decoding}"
             self._recording.keep(episodes, name, decoding=decoding)
             self._recording.flush()
         return count(episodes, split, decoding, EXAM_SEED, spent_by(episodes))
+
+
+@contextmanager
+def traced(run: Run, name: str) -> Iterator[TraceWriter | None]:
+    """Where the steps of an exam go: `traces/<name>.jsonl`, begun anew; None for a run without a folder."""
+    if run.folder is None or run.silent:
+        yield None
+        return
+    file = run.folder / "traces" / f"{name}.jsonl"
+    file.unlink(missing_ok=True)
+    with TraceWriter(file) as trace:
+        yield trace
 
 
 def outline(

@@ -18,13 +18,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from melete.agents import frameworks, player
-from melete.agents.exam import EXAM_SEED, ExamConfig, outline, sentence
+from melete.agents.exam import EXAM_SEED, ExamConfig, outline, sentence, traced
 from melete.agents.hub import PolicyRef
 from melete.agents.measure import Measured, Spent, count
 from melete.errors import ServerError
 from melete.evals.url import UrlModel, key
 
 if TYPE_CHECKING:
+    from melete.actions.trace import TraceWriter
     from melete.agents.frameworks.openai import ToolLoop
     from melete.agents.hub import Episode
     from melete.agents.player import Session
@@ -77,8 +78,11 @@ def sit(config: UrlExamConfig, scenario: Scenario, run: Run, token: str | None) 
     for split, decoding in outline(scenario, greedy=config.greedy):
         tasks = scenario.tasks(split, config.held_out)
         sampling = {"temperature": 0.0 if decoding == "greedy" else 1.0, "max_tokens": config.max_tokens}
-        with run.timed(f"exam {split} {decoding}"):
-            episodes, spent = play_tasks(scenario, policy, sampling, tasks, config.workers, config.timeout_s)
+        name = f"now-{split}" if decoding == "free" else f"now-{decoding}-{split}"
+        with run.timed(f"exam {split} {decoding}"), traced(run, name) as trace:
+            episodes, spent = play_tasks(
+                scenario, policy, sampling, tasks, config.workers, config.timeout_s, trace, run.id
+            )
         failure = _failure(episodes, policy)
         rows.append(count(episodes, split, decoding, EXAM_SEED, spent))
         run.say(sentence("now", rows[-1]))
@@ -94,6 +98,8 @@ def play_tasks(
     tasks: Sequence[Task],
     workers: int,
     timeout_s: float,
+    trace: TraceWriter | None = None,
+    run: str = "",
 ) -> tuple[list[Episode], Spent | None]:
     """The episodes in order, and what the server counted; None if it did not count all of it."""
     adapter: Any = frameworks.load("openai")
@@ -108,8 +114,9 @@ def play_tasks(
     def one(place: int, task: Task) -> Episode:
         seed = EXAM_SEED + place
         asked = replace(policy, sampling={**sampling, "seed": seed})
-        env = scenario.create_environment(task)
-        return player.play(agent, env, asked, f"{task.split}-{place}", seed, timeout_s)
+        name = f"{task.split}-{place}"
+        env = scenario.create_environment(task, trace=trace, run=run, episode=name)
+        return player.play(agent, env, asked, name, seed, timeout_s)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="task") as threads:
         episodes = list(threads.map(one, range(len(tasks)), tasks))
