@@ -29,6 +29,7 @@ class RunSummary(BaseModel):
     folder: Literal["here", "gone", "elsewhere"] = Field(
         description="Whether its folder is in this home; `gone`: it was deleted or moved, and only this is left."
     )
+    note: str = Field("", description="First line of its note; empty where there is none.")
 
 
 class Derived(BaseModel):
@@ -37,6 +38,15 @@ class Derived(BaseModel):
     name: str
     value: str
     reason: str
+
+
+class Progress(BaseModel):
+    """How far a running run is, in the steps of the loop that it walks now."""
+
+    what: str = Field(examples=["steps"])
+    done: int
+    total: int
+    left_s: float | None = Field(description="Estimate, from the speed so far.")
 
 
 class RunDetail(BaseModel):
@@ -61,11 +71,27 @@ class RunDetail(BaseModel):
     derived: list[Derived]
     result: dict[str, Any]
     seconds: dict[str, float] = Field(description="Where the time went.")
+    progress: Progress | None = Field(description="Of a run that is running; null where it does not say.")
     last: dict[str, Any] = Field(description="Last value of each figure, from the end of the metrics.")
     provenance: dict[str, Any] | None = Field(
         description="Commit, changes, versions, machine, data hashes, seed."
     )
     note: str = Field(description="Text of `note.md` in its folder; empty where there is none.")
+
+
+class Note(BaseModel):
+    """What people wrote about a run."""
+
+    run: str = Field(examples=["20261120-123405-pretrain-a1f3"])
+    text: str = Field(description="Markdown; empty where there is none.", examples=["Diverged at 300."])
+    revision: str = Field(description="Digest of the text: send it as `If-Match` to write over just this one.")
+
+
+class StopAsked(BaseModel):
+    """A run that was asked to end."""
+
+    run: str = Field(examples=["20261120-123405-pretrain-a1f3"])
+    state: Literal["stopping"]
 
 
 class Curve(BaseModel):

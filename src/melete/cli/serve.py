@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import click
 
 from melete.errors import CheckpointError
+from melete.settings import Settings
 
 
 @click.command("serve")
@@ -18,7 +22,8 @@ from melete.errors import CheckpointError
     help="Deployed agent, NAME or NAME_vVERSION; may be repeated. Others can be loaded while it runs.",
 )  # fmt: skip
 @click.option("--agents", "all_agents", is_flag=True, help="All deployed agents.")
-@click.option("--no-model", is_flag=True, help="Serve the API over the store only.")
+@click.option("--no-model", is_flag=True, help="Start without a model; one can be loaded later.")
+@click.option("--bare", is_flag=True, help="Serve the models only: no pages, no API over the store, no named tokens.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address; anything but loopback needs a token."
 )
@@ -37,6 +42,7 @@ def command(
     names: tuple[str, ...],
     all_agents: bool,
     no_model: bool,
+    bare: bool,
     host: str,
     port: int,
     device: str,
@@ -45,20 +51,26 @@ def command(
 ) -> None:
     """Serve models at an OpenAI-compatible URL, with a chat page.
 
-    What the store knows (sessions, requests, comparisons) is at /api/v1, also with --no-model.
-    Set MELETE_TOKEN to ask clients for a token; it is compulsory for any address but loopback. Stop with Ctrl-C.
+    Pages are at / and what the store knows at /api/v1, also with --no-model. It is free on this machine until a token is
+    made (melete token create) or MELETE_TOKEN is set; any address but loopback needs one. Stop with Ctrl-C.
     """
     from melete import find, settings
 
     if no_model and (specs or names or all_agents):
         raise click.UsageError("--no-model goes with neither --model, --agent nor --agents.")
+    if no_model and bare:
+        raise click.UsageError("--bare serves models only, and --no-model none.")
     configured = settings.load()
+    if not bare:
+        _first_token(configured, host)
     if no_model:
-        find.load("melete.api", "alone", "part of the API").run(configured, host, port, on_ready=click.echo)
+        find.load("melete.api", "alone", "part of the API").run(
+            configured, host, port, on_ready=click.echo, link=sys.stdout.isatty()
+        )
         return
     server_room = find.load("melete.serve", "server", "part of the server")
     # A taken port is said before a model is loaded, which may take long.
-    listener = server_room.bind(host, port, configured)
+    listener = server_room.bind(host, port, configured, named=not bare)
     models = find.load("melete.serve", "models", "part of the server")
     deployed = find.load("melete.serve", "deployment", "part of the server")
     names = (*names, *(deployed.names(configured) if all_agents else ()))
@@ -74,20 +86,45 @@ def command(
     for name in names:
         agents.open(name)
     whole = find.load("melete.api", "whole", "part of the API")
-    mounts = whole.mounts(configured)
+    around = find.load("melete.api", "serving", "part of the API").Serving(lambda: served, lambda: agents)
+    mounts = {} if bare else whole.mounts(configured, around)
     server = server_room.Server(served, configured, listener=listener, agents=agents, mounts=mounts)
 
     def say() -> None:
         first = next(iter(served))
         click.echo(f"Serving {', '.join(served)}")
         click.echo(f"  API   {server.url}/v1")
-        click.echo(f"  Chat  {server.url}/chat")
+        if not bare:
+            click.echo(f"  Open  {server.url}/")
+            click.echo(f"  Chat  {server.url}/chat")
         if agents.listed():
             click.echo(f"  Act   {server.url}/v1/agents/{agents.listed()[0]['name']}/act")
         key = '-H "Authorization: Bearer $MELETE_TOKEN" ' if configured.token else ""
         body = f'{{"model": "{first}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
         click.echo(f"  Try   curl {server.url}/v1/chat/completions {key}-d '{body}'")
-        click.echo(f"  Store {server.url}{whole.PREFIX}/")
+        if not bare:
+            click.echo(f"  Store {server.url}{whole.PREFIX}/")
+        link = server.link() if sys.stdout.isatty() else None
+        if link is not None:
+            click.echo(f"Sign in, once, with {link}")
         click.echo("Stop with Ctrl-C.")
 
     server.run(on_ready=say)
+
+
+def _first_token(settings: Settings, host: str) -> None:
+    """Makes the first token of a home whose server is to be reached from other machines, and shows it to whoever is there.
+
+    Without a terminal nothing is made: a log is no place for a secret, and `bind` says what to do.
+    """
+    from melete import find
+    from melete.store import database, tokens
+
+    listen = find.load("melete.serve", "listen", "part of the server")
+    if listen.is_loopback(host) or settings.token or not sys.stdout.isatty() or listen.has_named(settings):
+        return
+    with database.connect(settings.database) as connection:
+        _, secret = tokens.make(connection, "first", "admin", by=tokens.COMMAND, now_s=time.time())
+        tokens.write_down(connection, "token.create", "first", time.time())
+    click.echo(f"This lab can be reached from other machines now, so it has a token:\n\n  {secret}\n")
+    click.echo("It is not shown again. Others are made with: melete token create NAME --role read|operate|admin")

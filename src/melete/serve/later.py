@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +18,10 @@ from melete import find
 from melete.errors import MissingExtraError
 from melete.serve.problems import Problem
 from melete.settings import Settings
+
+if TYPE_CHECKING:
+    from melete.serve.agents import Agents
+    from melete.serve.models import ServedModel
 
 MODELS = "/v1/"
 ROOTS = ("/v1/models", "/v1/agents")
@@ -36,6 +40,8 @@ class Later:
     def __init__(self, app: ASGIApp, settings: Settings, **options: Any) -> None:
         self._app, self._settings, self._options = app, settings, options
         self._real: ASGIApp | None = None
+        self.models: dict[str, ServedModel] = {}
+        self.agents: Agents | None = None
         self._building = asyncio.Lock()
         self._open = contextlib.AsyncExitStack()
 
@@ -89,10 +95,8 @@ class Later:
                     )
                 except MissingExtraError as error:
                     raise Problem(503, str(error), param="model", code="missing_extra") from error
-                models: dict[str, Any] = {}
-                made = app.models_app(
-                    models, self._settings, None, agents.Agents(models, self._settings, **self._options)
-                )
+                self.agents = agents.Agents(self.models, self._settings, **self._options)
+                made = app.models_app(self.models, self._settings, None, self.agents)
                 await self._open.enter_async_context(made.router.lifespan_context(made))
                 self._real = made
             return self._real

@@ -1,16 +1,18 @@
-"""Deployments: agents that were deployed, their versions and which one is in use."""
+"""Deployments: agents that were deployed, their versions and which one is in use; deploy, and go back a version."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from melete.api import paging
 from melete.api.clean import clean
+from melete.api.model_records import Deployed
 from melete.api.records import Deployment, DeploymentVersion
 from melete.api.store import PLAIN, Asked, Listed, Store
-from melete.errors import DeploymentError, UnknownNameError
+from melete.errors import ApiError, CheckpointError, DeploymentError, UnknownNameError
 from melete.settings import Settings
 
 DeploymentName = Annotated[
@@ -19,10 +21,41 @@ DeploymentName = Annotated[
 VersionName = Annotated[
     str, Path(max_length=20, pattern=PLAIN, description="A version, such as 1.2.", examples=["1.2"])
 ]
+REF = r"^[A-Za-z0-9][A-Za-z0-9._-]*(:\d{1,12})?$"
+
+
+class DeployBody(BaseModel):
+    """What is to be deployed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(
+        max_length=120,
+        pattern=REF,
+        description="A run (its newest checkpoint), `run:step`, or `echo`.",
+        examples=["20261120-123405-train-a1f3:200"],
+    )
+    name: str = Field(
+        "",
+        max_length=48,
+        pattern=r"^[a-z0-9_-]*$",
+        description="Of the agent; the scenario's by default.",
+        examples=["customer_support"],
+    )
+    version: str = Field(
+        "", max_length=12, pattern=r"^(\d{1,4}\.\d{1,6})?$", description="The next by default."
+    )
+    scenario: str = Field(
+        "",
+        max_length=100,
+        pattern=PLAIN,
+        description="Whose prompt, tools and guard, where the run practised none.",
+    )
+    copy_weights: bool = Field(False, description="Copy the weights into the deployment.")
 
 
 def routes(store: Store) -> APIRouter:
-    """A list by name, one of it, and its versions."""
+    """A list by name, one of it, its versions; deploying and going back."""
     router, settings = APIRouter(), store.settings
 
     @router.get("")
@@ -67,7 +100,62 @@ def routes(store: Store) -> APIRouter:
         }
         return DeploymentVersion.model_validate(clean(told))
 
+    @router.post(
+        "", status_code=201, responses={409: {"description": "It exists, or its weights are not whole."}}
+    )
+    def deploy_model(request: Request, response: Response, body: DeployBody) -> Deployed:
+        """Make the next version of an agent and put it into use; a server that has the agent loaded takes it over."""
+        from melete.agents import deploy
+
+        options = body.model_dump(exclude={"model"})
+        try:
+            made = deploy.deploy(body.model, settings, **options)
+            loaded = _taken_over(request, made.name, made.version)
+        except (DeploymentError, CheckpointError) as error:
+            raise ApiError(str(error), 409, "refused") from error
+        response.headers["Location"] = f"/api/v1/deployments/{made.name}/versions/{made.version}"
+        return _deployed(made.name, settings, loaded)
+
+    @router.post("/{name}/roll-back", responses={409: {"description": "There is no version before."}})
+    def roll_back_deployment(request: Request, name: DeploymentName) -> Deployed:
+        """Put the version before the one in use into use again."""
+        from melete.serve import deployment
+
+        agents = request.app.state.serving.agents()
+        loaded = agents is not None and agents.of(_known(name, settings)) is not None
+        try:
+            if agents is not None and loaded:
+                agents.roll_back(name)
+            else:
+                deployment.roll_back(settings, _known(name, settings))
+        except (DeploymentError, CheckpointError) as error:
+            raise ApiError(str(error), 409, "refused") from error
+        return _deployed(name, settings, loaded)
+
     return router
+
+
+def _taken_over(request: Request, name: str, version: str) -> bool:
+    """Loads a version where an older one of the agent is loaded in this server; whether it did."""
+    agents = request.app.state.serving.agents()
+    if agents is None or agents.of(name) is None:
+        return False
+    agents.activate(name, version)
+    return True
+
+
+def _deployed(name: str, settings: Settings, loaded: bool) -> Deployed:
+    from melete.serve import deployment
+
+    made = deployment.load(settings, name)
+    return Deployed(
+        id=made.id,
+        name=name,
+        version=made.version,
+        source=made.source,
+        previous=deployment.previous(settings, name),
+        loaded=loaded,
+    )
 
 
 def _known(name: str, settings: Settings) -> str:

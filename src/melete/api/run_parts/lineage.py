@@ -63,15 +63,13 @@ class Graph:
             made = self._node("run", one, record.process if record else "", missing=record is None)
             if record is None:
                 continue
-            for name in (provenance.read(path) or {}).get("datasets", {}):
-                self._edge(self._node("dataset", str(name), ""), made)
-            for ref in _inputs(path, record):
-                run, colon, step = ref.rpartition(":")
-                if colon and step.isdecimal() and "/" not in run:
+            for kind, _, name in (source.partition(":") for source in made_of(path, record)):
+                if kind == "checkpoint":
+                    run, _, step = name.rpartition(":")
                     self._edge(self._saved(run, int(step)), made)
                     waiting.append(run)
                 else:
-                    self._edge(self._node("model", ref, ""), made)
+                    self._edge(self._node(kind, name, ""), made)
 
     def forward(self, run_id: str) -> None:
         """The checkpoints of a run, and the deployments that were made of them."""
@@ -110,6 +108,16 @@ class Graph:
 
     def _edge(self, source: str, target: str) -> None:
         self.edges[source, target] = LineageEdge(source=self.nodes[source].id, target=self.nodes[target].id)
+
+
+def made_of(path: Path, record: RunRecord) -> list[str]:
+    """What went into a run, each as `kind:name`: datasets, checkpoints of runs, other models."""
+    found = [f"dataset:{name}" for name in (provenance.read(path) or {}).get("datasets", {})]
+    for ref in _inputs(path, record):
+        run, colon, step = ref.rpartition(":")
+        ours = colon and step.isdecimal() and "/" not in run
+        found.append(f"{'checkpoint' if ours else 'model'}:{ref}")
+    return found
 
 
 def _record(path: Path) -> RunRecord | None:
