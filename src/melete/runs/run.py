@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from melete.errors import TrainingError
-from melete.runs import checkpoints
+from melete.runs import checkpoints, headway
 from melete.runs.clock import Clock
 from melete.runs.folder import plain, replace_file, storage_error
 from melete.runs.lines import LineFile, read_json_lines
@@ -182,6 +182,8 @@ class Run:
             shown = None  # a loop inside a loop: the outer one is shown
         else:
             shown = self._display = display(last, start, what)
+            assert self.folder is not None, "a run without a folder is silent"
+            headway.begin(self.folder, what, start, last)
         self.clock.enter(what)
         try:
             for step in range(start, last):
