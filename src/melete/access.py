@@ -70,6 +70,7 @@ RULES = (
     Rule(r"(/api/v1|/parts|/settings)?/(tokens|audit)(/.*)?", Role.ADMIN),
     Rule(r"(/api/v1)?/deployments(/.*)?", Role.ADMIN, UNSAFE),
     Rule(r"/v1/agents(/[^/]+/rollback)?", Role.ADMIN, UNSAFE),
+    Rule(r"/v1/models(/.*)?", Role.OPERATE, UNSAFE),
     Rule(r".*", Role.ADMIN, ("DELETE",)),
     Rule(r".*", Role.READ, SAFE),
     Rule(r".*", Role.OPERATE),

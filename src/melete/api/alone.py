@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount
-from starlette.types import ASGIApp
 
 from melete.api.app import PREFIX, on_http_error
+from melete.api.serving import Serving
 from melete.api.whole import mounts
 from melete.settings import Settings
 
+if TYPE_CHECKING:
+    from melete.serve.auth import TokenGate
 
-def gated(settings: Settings) -> ASGIApp:
+
+def gated(settings: Settings) -> TokenGate:
     """API, pages and models to come, behind the gate."""
     from melete.serve.auth import TokenGate, keyring
     from melete.serve.later import Later
 
-    carried = mounts(settings)
+    carried = mounts(settings, Serving(lambda: later.models, lambda: later.agents))
     routes = [Mount(path, app) for path, app in carried.items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: on_http_error})
-    return TokenGate(Later(app, settings), keys=keyring(settings, carried), pages=True)
+    later = Later(app, settings)
+    return TokenGate(later, keys=keyring(settings, carried), pages=True)
 
 
-def run(settings: Settings, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+def run(
+    settings: Settings, host: str, port: int, on_ready: Callable[[str], None], *, link: bool = False
+) -> None:
     """Serves until SIGINT or SIGTERM.
 
     Args:
@@ -33,17 +40,22 @@ def run(settings: Settings, host: str, port: int, on_ready: Callable[[str], None
         host: anything but loopback needs a token.
         port: 0 takes a free one.
         on_ready: is told where, line by line, when it listens.
+        link: whether it is told a link that signs in, too; only where nobody else reads along.
 
     Raises:
         ServerError: the port is taken, or the address needs a token.
     """
-    from melete.serve import listen
+    from melete.serve import listen, sign_in
 
-    listener = listen.bind(host, port, settings)
-    server = listen.Uvicorn.of(gated(settings))
+    listener = listen.bind(host, port, settings, named=True)
+    gate = gated(settings)
+    server = listen.Uvicorn.of(gate)
 
     def say() -> None:
-        for line in ("Serving no model", f"  Store {listen.url_of(listener)}{PREFIX}/", "Stop with Ctrl-C."):
+        url = listen.url_of(listener)
+        shown = sign_in.link(gate.keys, url) if link else None
+        lines = ["Serving no model", f"  Open  {url}/", f"  Store {url}{PREFIX}/"]
+        for line in (*lines, *([f"Sign in, once, with {shown}"] if shown else []), "Stop with Ctrl-C."):
             on_ready(line)
 
     server.on_ready = say

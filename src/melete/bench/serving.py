@@ -98,7 +98,7 @@ def _start(settings: Settings, provider: Provider, device: str, slots: int) -> I
     port = str(_free_port())
     command = [
         sys.executable, "-m", "melete", "serve", *models, "--host", HOST, "--port", port, "--device", device,
-        "--slots", str(slots),
+        "--slots", str(slots), "--bare",
     ]  # fmt: skip
     # On loopback, and known to the gateway alone: without the token that the settings may hold.
     environ = {**os.environ, "MELETE_HOME": str(settings.home), "MELETE_TOKEN": ""}

@@ -23,7 +23,9 @@ from melete.settings import Settings
 )  # fmt: skip
 @click.option("--agents", "all_agents", is_flag=True, help="All deployed agents.")
 @click.option("--no-model", is_flag=True, help="Start without a model; one can be loaded later.")
-@click.option("--bare", is_flag=True, help="Serve the models only: no pages, no API over the store, no named tokens.")
+@click.option(
+    "--bare", is_flag=True, help="Serve the models only: no pages, no API over the store, no named tokens."
+)
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address; anything but loopback needs a token."
 )
@@ -51,8 +53,8 @@ def command(
 ) -> None:
     """Serve models at an OpenAI-compatible URL, with a chat page.
 
-    Pages are at / and what the store knows at /api/v1, also with --no-model. It is free on this machine until a token is
-    made (melete token create) or MELETE_TOKEN is set; any address but loopback needs one. Stop with Ctrl-C.
+    Pages are at / and what the store knows at /api/v1, also with --no-model. It is free on this machine until a token
+    is made (melete token create) or MELETE_TOKEN is set; any address but loopback needs one. Stop with Ctrl-C.
     """
     from melete import find, settings
 
@@ -113,7 +115,7 @@ def command(
 
 
 def _first_token(settings: Settings, host: str) -> None:
-    """Makes the first token of a home whose server is to be reached from other machines, and shows it to whoever is there.
+    """Makes the first token of a home whose server can be reached from elsewhere, and shows it to whoever is there.
 
     Without a terminal nothing is made: a log is no place for a secret, and `bind` says what to do.
     """
@@ -127,4 +129,6 @@ def _first_token(settings: Settings, host: str) -> None:
         _, secret = tokens.make(connection, "first", "admin", by=tokens.COMMAND, now_s=time.time())
         tokens.write_down(connection, "token.create", "first", time.time())
     click.echo(f"This lab can be reached from other machines now, so it has a token:\n\n  {secret}\n")
-    click.echo("It is not shown again. Others are made with: melete token create NAME --role read|operate|admin")
+    click.echo(
+        "It is not shown again. Others are made with: melete token create NAME --role read|operate|admin"
+    )

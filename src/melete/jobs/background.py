@@ -100,7 +100,7 @@ def prepare(settings: Settings, plan: Plan) -> Plan:
     with database.connect(settings.database):
         pass  # brings the schema to the newest revision, or says why that cannot be
     with find.load("melete.serve", "listen", "part of the server").bind(
-        plan.host, plan.port, settings
+        plan.host, plan.port, settings, named=True
     ) as listener:
         return replace(plan, port=listener.getsockname()[1])
 

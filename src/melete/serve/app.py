@@ -84,13 +84,14 @@ def create_app(
     carried = mounts or {}
     keys = auth.keyring(settings, carried)
     app.add_middleware(auth.TokenGate, keys=keys, recorder=recorder, pages="" in carried)
-    if "" not in (mounts or {}):
+    app.state.keys = keys
+    if "" not in carried:
 
         @app.get("/", include_in_schema=False)
         async def root() -> dict[str, str]:
             return {"api": "/v1", "models": "/v1/models", "schema": "/openapi.json"}
 
-    for path, mounted in (mounts or {}).items():
+    for path, mounted in carried.items():
         app.mount(path, mounted)
     return app
 

@@ -60,8 +60,8 @@ class TokenGate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
-        self._keys = keys or Keyring(token, None, time.time)
-        self._porter = Porter(self._keys, clock)
+        self.keys = keys or Keyring(token, None, time.time)
+        self._porter = Porter(self.keys, clock)
         self._recorder = recorder
         self._pages = pages
         self._clock = clock
@@ -107,7 +107,7 @@ class TokenGate:
             return LOCAL
         if key:
             return await self._porter.bearer(key, asked)
-        if asked.cookie and self._keys.named:
+        if asked.cookie and self.keys.named:
             return await self._porter.look_up(asked.cookie, "cookie")
         return None
 
@@ -176,7 +176,7 @@ class TokenGate:
 
     def _told(self, asked: Asked, who: Who, scope: Scope, send: Send) -> Send:
         """A `send` that writes a change down before it is answered, and ends a stream of events with its token."""
-        change = self._keys.named and not asked.socket and audited.is_change(asked.method, asked.path)
+        change = self.keys.named and not asked.socket and audited.is_change(asked.method, asked.path)
         checked_s, endless, over = self._clock(), False, False
 
         async def told(message: Message) -> None:
@@ -185,7 +185,7 @@ class TokenGate:
                 headers = dict(message.get("headers", ()))
                 endless = headers.get(b"content-type", b"").startswith(b"text/event-stream")
                 if change:
-                    self._keys.forget()
+                    self.keys.forget()
                     target = scope.get("state", {}).get("changed")
                     await self._porter.write(asked, who, message["status"], target=target)
             if endless and not over and self._clock() - checked_s >= CHECKED_EVERY_S:
@@ -200,7 +200,7 @@ class TokenGate:
 
     async def _still(self, asked: Asked, who: Who) -> bool:
         """Whether what somebody came in with still opens the gate; while nobody can say, it does."""
-        if who.via == "episode" or not self._keys.named:
+        if who.via == "episode" or not self.keys.named:
             return True
         secret = asked.cookie if who.via == "cookie" else bearer(asked.headers.get("authorization"))
         try:

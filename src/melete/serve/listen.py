@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -52,21 +53,41 @@ class Uvicorn(uvicorn.Server):
             self.on_ready()
 
 
-def bind(host: str, port: int, settings: Settings) -> socket.socket:
+def bind(host: str, port: int, settings: Settings, *, named: bool = False) -> socket.socket:
     """A socket bound to an address.
+
+    Args:
+        host: anything but loopback needs a token.
+        port: 0 takes a free one.
+        settings: with the token.
+        named: whether the server knows the named tokens of the database, so that one of those is enough.
 
     Raises:
         ServerError: the port is taken, the address is not of this machine, or it needs a token and there is none.
+        StorageError: it needs a named token, and the database cannot be asked.
     """
-    if settings.token is None and not is_loopback(host):
+    if not is_loopback(host) and settings.token is None and not (named and has_named(settings)):
+        how = "Make a token with 'melete token create NAME --role admin', or set" if named else "Set"
         raise ServerError(
-            f"Listening on {host} would let anyone who reaches this machine use the model.",
+            f"Listening on {host} would let anyone who reaches this machine use the lab.",
             allowed="Without a token: 127.0.0.1, ::1 or localhost.",
-            next_step="Set MELETE_TOKEN (in the environment or .env) to a secret and start again.",
+            next_step=f"{how} MELETE_TOKEN (in the environment or .env) to a secret and start again.",
         )
     listener = supervision.bind(host, port, "melete serve")
     listener.set_inheritable(True)
     return listener
+
+
+def has_named(settings: Settings) -> bool:
+    """Whether the database has a named token that opens anything.
+
+    Raises:
+        StorageError: the database cannot be asked.
+    """
+    from melete.store import database, tokens
+
+    with database.connect(settings.database) as connection:
+        return tokens.any_live(connection, time.time())
 
 
 def is_loopback(host: str) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp
 
 from melete.errors import ServerError
-from melete.serve import app, models
+from melete.serve import app, models, sign_in
 from melete.serve.listen import Uvicorn, bind, url_of
 from melete.serve.models import ServedModel
 from melete.serve.recording import Recorder
@@ -58,13 +58,19 @@ class Server:
         self.models = served
         self._socket = listener or bind(host, port, settings)
         self.url = url_of(self._socket)
-        self._server = Uvicorn.of(app.create_app(served, settings, recorder, agents, mounts))
+        application = app.create_app(served, settings, recorder, agents, mounts)
+        self._keys = application.state.keys
+        self._server = Uvicorn.of(application)
         self._thread: threading.Thread | None = None
 
     def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Serves until SIGINT or SIGTERM; running answers get a few seconds to finish."""
         self._server.on_ready = on_ready
         self._server.run(sockets=[self._socket])
+
+    def link(self) -> str | None:
+        """A link that signs one browser in, once; None where nobody is asked for a token."""
+        return sign_in.link(self._keys, self.url)
 
     def start(self) -> None:
         """Serves from a thread; returns when the server answers."""

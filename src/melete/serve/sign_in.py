@@ -18,7 +18,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from melete.access import Who
+from melete.errors import StorageError
 from melete.serve.asked import SIGN_IN, SIGN_OUT, Asked, same_site
+from melete.serve.keyring import Keyring
 from melete.serve.porter import Porter
 from melete.serve.problems import Problem
 from melete.store.tokens import SIGN_IN_S
@@ -69,6 +71,17 @@ async def show(
         await send(message)
 
     await app({**scope, **path, "method": "GET"}, receive, with_status)
+
+
+def link(keys: Keyring, url: str) -> str | None:
+    """A link that signs one browser in, once, within 15 minutes; None where nobody is asked for a token."""
+    if not keys.named:
+        return None
+    try:
+        asks = keys.asks() or keys.look_whether_it_asks()
+    except StorageError:
+        return None
+    return f"{url}{SIGN_IN}?token={keys.new_link()}" if asks else None
 
 
 def refused(problem: Problem) -> Response:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from melete.errors import ConfigError, UnknownNameError
+from melete.store import audit
 from melete.store.models import AccessTokenRow, SignInRow, table
 
 PREFIX = "mlt_"
@@ -25,6 +26,8 @@ DAY_S = 86_400.0
 SIGN_IN_S = 14 * DAY_S
 MOST_SIGN_INS = 1_000
 WRITTEN_EVERY_S = 60.0
+COMMAND = "command"
+"""Who makes and revokes tokens on the command line."""
 LINK = "link"
 """In place of a token's hash: signed in by the link that the server shows on the terminal it was started from."""
 TOKEN = table(AccessTokenRow)
@@ -156,6 +159,12 @@ def listed(connection: Connection, *, revoked: bool = False) -> list[Token]:
     ]
 
 
+def names_by_hash(connection: Connection) -> dict[str, str]:
+    """Hash to name of the tokens that are not revoked, and of the link."""
+    query = select(TOKEN.c.token_hash, TOKEN.c.name).where(TOKEN.c.revoked_s.is_(None))
+    return {LINK: "terminal", **{row.token_hash: row.name for row in connection.execute(query)}}
+
+
 def any_live(connection: Connection, now_s: float) -> bool:
     """Whether any token opens anything now."""
     return any(token.live(now_s) for token in listed(connection))
@@ -184,6 +193,12 @@ def revoke(connection: Connection, token: Token, now_s: float) -> int:
     token_hash = connection.execute(select(TOKEN.c.token_hash).where(where)).scalar_one()
     connection.execute(update(TOKEN).where(where).values(revoked_s=now_s))
     return connection.execute(delete(SIGN_IN).where(SIGN_IN.c.token_hash == token_hash)).rowcount
+
+
+def write_down(connection: Connection, action: str, name: str, now_s: float) -> None:
+    """Adds what the command line did with a token to the audit log."""
+    entry = audit.Entry(now_s, COMMAND, "admin", COMMAND, "", "", "", 0, action, name)
+    audit.write(connection, entry)
 
 
 def by_hash(connection: Connection, token_hash: str) -> Token | None:
