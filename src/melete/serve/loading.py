@@ -40,7 +40,7 @@ def load(agents: Agents, ref: str, name: str = "") -> ServedModel:
         agents: of the server that is to have it.
         ref: run (id, beginning, name, `id:step`), `latest`, checkpoint folder, transformers folder, hub id, `echo`, or
             a deployed agent's name or `name_vVERSION`.
-        name: its id in the API; empty takes what it calls itself.
+        name: its id in the API; empty takes what it calls itself, and then what is there already is not loaded again.
 
     Raises:
         Problem: nothing has that name, it cannot be loaded, it does not fit into memory, or its id is taken.
@@ -51,6 +51,8 @@ def load(agents: Agents, ref: str, name: str = "") -> ServedModel:
         try:
             if not name and _deployed(agents.settings, ref):
                 return agents.models[agents.open(ref).deployment.name]
+            if not name and (there := _there(agents, ref)):
+                return there
             _refuse_too_large(agents.settings, ref)
             spec = f"{name}={ref}" if name else ref
             model = served_models.load(spec, agents.settings, **agents.options)
@@ -97,6 +99,19 @@ def _deployed(settings: Settings, ref: str) -> bool:
     except UnknownNameError:
         return True
     return False
+
+
+def _there(agents: Agents, ref: str) -> ServedModel | None:
+    """A plain model here that has the weights of a reference already."""
+    try:
+        folder = None if ref == served_models.ECHO else refs.checkpoint(agents.settings, ref)
+    except MeleteError:
+        return None  # no checkpoint of ours; whoever loads it says what is wrong
+    for model in list(agents.models.values()):
+        same = model.ref == ref if folder is None else model.checkpoint == folder
+        if same and agents.of(model.id) is None:
+            return model
+    return None
 
 
 def _refuse_too_large(settings: Settings, ref: str) -> None:

@@ -57,7 +57,7 @@ def add_to(
 
     @app.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [model.describe() for model in list(models.values())]}
+        return {"object": "list", "data": [_row(model, agents) for model in list(models.values())]}
 
     @app.post("/v1/models/{model_id:path}/reload", openapi_extra=body_of(ReloadRequest))
     async def reload(request: Request, model_id: ModelId) -> dict[str, Any]:
@@ -89,6 +89,12 @@ def add_to(
     async def unload_model(model_id: ModelId) -> Response:
         loading.unload(agents, model_id)
         return Response(status_code=204)
+
+
+def _row(model: ServedModel, agents: Agents | None) -> dict[str, Any]:
+    """A model in the list, with the agent behind it, if it is one."""
+    agent = agents.of(model.id) if agents is not None else None
+    return model.describe() | ({"agent": agent.deployment.name} if agent is not None else {})
 
 
 def find(models: dict[str, ServedModel], name: str) -> ServedModel:

@@ -1,7 +1,35 @@
-// The server's API as the page uses it: a chat completion as an async stream of chunks, and the calculator.
-// Errors of any kind arrive as an Error with a message that can be shown as it is.
+// The server's API as the page uses it. Errors of any kind arrive as an Error with a message that can be shown as it is;
+// where the sign-in has run out, the shell asks for it and the request is made again.
 
-/** Streams a chat completion; yields OpenAI's chunks. */
+import { ask, signedIn } from "../ask.js";
+
+/** What is served: id, longest context, and the agent behind it, if any. */
+export async function served() {
+  return (await ask("/v1/models")).data.map((one) => ({ id: one.id, context: one.max_model_len, agent: one.agent ?? "" }));
+}
+
+/** What could be loaded, the newest first: references, what they are, and what is said of them. */
+export async function loadable() {
+  const [agents, checkpoints] = await Promise.all([
+    ask("/api/v1/deployments?limit=50"), ask("/api/v1/checkpoints?kind=llm&limit=50"),
+  ]);
+  return [
+    ...agents.data.map((one) => ({ ref: one.name, title: one.name, note: `agent, version ${one.version}` })),
+    ...checkpoints.data.map((one) => ({ ref: one.id, title: one.run, note: `checkpoint, step ${one.step} · ${size(one.bytes)}` })),
+    { ref: "echo", title: "echo", note: "repeats what you say; no weights, to try things" },
+  ];
+}
+
+export const load = (model) => ask("/v1/models", { method: "POST", json: { model } });
+export const unload = (id) => ask(`/v1/models/${encodeURIComponent(id)}`, { method: "DELETE" });
+export const act = (agent, json, signal) => ask(`/v1/agents/${agent}/act`, { method: "POST", json, signal });
+
+/** The value of an arithmetic expression, or an error text, from the server's calculator. */
+export async function calculate(expression, signal) {
+  return (await ask("/v1/tools/calculator", { method: "POST", json: { expression }, signal })).result;
+}
+
+/** Streams a chat completion; yields OpenAI's chunks. @param {any} request @param {AbortSignal} signal */
 export async function* complete(request, signal) {
   const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } });
   const response = await post("/v1/chat/completions", body, signal);
@@ -28,21 +56,14 @@ export async function* complete(request, signal) {
   }
 }
 
-/** The value of an arithmetic expression, or an error text, from the server's calculator. */
-export async function calculate(expression, signal) {
-  const response = await post("/chat/tools/calculator", JSON.stringify({ expression }), signal);
-  return (await response.json()).result;
-}
-
 async function post(path, body, signal) {
   let response;
   try {
-    response = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
+    response = await signedIn(path, { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
   } catch (error) {
     throw signal.aborted ? error : readable(error);
   }
   if (response.ok) return response;
-  if (response.status === 401) location.assign("/login");
   const problem = await response.json().catch(() => null);
   throw new Error(problem?.error?.message ?? `The server answered ${response.status}.`);
 }
@@ -50,4 +71,8 @@ async function post(path, body, signal) {
 function readable(error) {
   if (error instanceof TypeError) return new Error("The server cannot be reached. Is it still running?");
   return error;
+}
+
+function size(bytes) {
+  return bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }

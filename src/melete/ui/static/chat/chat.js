@@ -1,244 +1,162 @@
-// <chat-box>: the chat page's one custom element. The markup is rendered by the server; this gives it its behaviour.
+// <chat-box>: the chat page: conversations, one pane or two side by side, the message box, settings, models, code.
 //
-// A conversation is a list of OpenAI messages, kept in localStorage and shown at /chat#ID; /chat?q=TEXT&model=ID opens a
-// new one. `answer` streams from the API, runs the calculator when the model calls it, and goes on until the model
-// answers in words. An assistant message may also hold `stats`, `results` (call id to tool result) and `dropped`, the
-// number of messages that the server left out because the conversation had outgrown the model's context.
+// A conversation is kept in localStorage and shown at /chat#ID; `?model=ID&compare=ID` says who answers a new one, `?q=`
+// what is in the box, `?load=REF` what is loaded first. What is being written in the box survives a reload.
 
-import { complete } from "./api.js";
-import { ready, show } from "./markdown.js";
+import "../el/mark-down.js";
+import { toast } from "../shell.js";
+import * as api from "./api.js";
+import { asJson, asMarkdown, curl, download, python } from "./code.js";
+import { CHANGED } from "./shelf.js";
+import "./pane.js";
 import * as store from "./store.js";
-import { addCall, asked, CALCULATOR, run } from "./tools.js";
 
-const MOST_ROUNDS = 6;
-const REDRAW_MS = 50;
+const DRAFT = "melete.chat.draft";
+const MODEL = "melete.model";
 
 class ChatBox extends HTMLElement {
   connectedCallback() {
     this.parts = Object.fromEntries([...this.querySelectorAll("[data-part]")].map((part) => [part.dataset.part, part]));
     this.input = this.querySelector("#composer");
     this.list = this.querySelector("#history");
-    this.running = null;
     this.settings = store.settings();
+    /** @type {{id: string, context: number, agent: string}[]} */
+    this.models = [];
+    this.ready = false;
+    this.input.value = sessionStorage.getItem(DRAFT) ?? "";
     this.listen();
     this.fillSettings();
-    ready.then(() => this.draw());
     this.open();
+    this.start();
   }
 
-  // ---- conversations
+  get panes() { return [...this.parts.panes.children]; }
+
+  clone(name) { return this.parts[`${name}-template`].content.firstElementChild.cloneNode(true); }
+
+  /** Reads what is served, after loading what the address asks for. */
+  async start() {
+    const wanted = new URLSearchParams(location.search).get("load");
+    if (!wanted) return this.refresh();
+    this.tell(`Loading ${wanted} …`);
+    toast(`Loading ${wanted} …`);
+    let made = null;
+    try {
+      made = await api.load(wanted);
+    } catch (error) {
+      toast(error.message, true);
+    }
+    history.replaceState(null, "", `/chat${made ? `?model=${encodeURIComponent(made.id)}` : ""}`);
+    return this.refresh(made?.id);
+  }
+
+  /** Reads what is served; a model that was just loaded is chosen where none was. @param {string} [loaded] */
+  async refresh(loaded) {
+    try {
+      this.models = await api.served();
+    } catch (error) {
+      toast(error.message, true);
+    }
+    this.ready = true;
+    const served = this.models.map((one) => one.id);
+    const asked = new URLSearchParams(location.search);
+    const wanted = [loaded, asked.get("model"), localStorage.getItem(MODEL), served[0]].find((id) => served.includes(id)) ?? "";
+    for (const [at, element] of this.panes.entries()) {
+      const { pane } = element;
+      const other = at && served.includes(asked.get("compare")) ? asked.get("compare") : wanted;
+      if (!served.includes(pane.model) && !pane.nodes.length) pane.model = other;
+      element.models();
+    }
+    this.busy();
+  }
+
+  // Conversations.
 
   open() {
     const asked = new URLSearchParams(location.search);
     const known = store.conversations().find((one) => one.id === location.hash.slice(1));
-    this.stop();
-    this.running = null;
-    this.busy(false);
-    const models = [...this.parts.model.options].map((option) => option.value);
-    const wanted = known?.model ?? asked.get("model") ?? localStorage.getItem("melete.model");
-    if (models.includes(wanted)) this.parts.model.value = wanted;
-    this.conversation = known ?? store.fresh(this.parts.model.value);
+    for (const pane of this.panes) pane.stop();
+    const served = this.models.map((one) => one.id);
+    const usual = [asked.get("model"), localStorage.getItem(MODEL), served[0]].find((id) => id && (!this.ready || served.includes(id)));
+    this.conversation = known ?? store.fresh([usual ?? "", ...(asked.has("compare") ? [asked.get("compare")] : [])]);
     if (!known && asked.has("q")) this.input.value = asked.get("q");
     this.draw();
-    this.toEnd(true);
     this.input.focus();
+  }
+
+  draw() {
+    this.parts.panes.replaceChildren(...this.conversation.panes.map(() => this.clone("pane")));
+    for (const [at, pane] of this.conversation.panes.entries()) this.panes[at].begin(this, pane);
+    const two = this.panes.length > 1;
+    this.parts.panes.classList.toggle("two", two);
+    for (const element of this.panes) element.querySelector("[data-pane=close]").hidden = !two;
+    document.querySelector("[data-chat=compare]").setAttribute("aria-pressed", String(two));
+    this.drawList();
+    this.busy();
   }
 
   begin() {
     this.list.classList.remove("open");
-    history.pushState(null, "", "/chat");
+    const models = this.conversation.panes.map((pane) => pane.model).filter(Boolean);
+    history.pushState(null, "", address(models, ""));
     this.open();
   }
 
-  save() {
-    if (!this.conversation.messages.length) return;
-    this.conversation.model = this.parts.model.value;
-    store.keep(this.conversation);
-    if (location.hash.slice(1) !== this.conversation.id) history.replaceState(null, "", `/chat#${this.conversation.id}`);
-    this.drawList();
-  }
-
-  // ---- talking
-
-  async say(text) {
-    if (!text.trim() || this.running) return;
-    this.conversation.messages.push({ role: "user", content: text });
-    this.save();
-    this.draw();
-    this.toEnd(true);
-    await this.answer();
-  }
-
-  async again() {
-    const last = this.conversation.messages.findLastIndex((message) => message.role === "user");
-    if (this.running || last < 0) return;
-    this.conversation.messages.length = last + 1;
-    this.draw();
-    await this.answer();
-  }
-
-  async answer() {
-    const { conversation } = this;
-    const abort = (this.running = new AbortController());
-    const here = () => this.running === abort;
-    let problem = "";
-    this.tell("The model is answering.");
-    this.busy(true);
-    try {
-      for (let round = 0; round < MOST_ROUNDS; round++) {
-        const message = { role: "assistant", content: "" };
-        const article = await this.stream(conversation, message, abort.signal);
-        if (!message.tool_calls) break;
-        await this.callTools(conversation, message, abort.signal);
-        this.fillAssistant(article, message);
-      }
-      this.tell("The answer is complete.");
-    } catch (error) {
-      if (abort.signal.aborted) this.tell("Stopped.");
-      else problem = error.message;
-    }
-    if (!here()) return store.keep(conversation);
-    this.running = null;
-    this.busy(false);
-    this.save();
-    this.draw();
-    if (problem) this.drawProblem(problem);
-    this.toEnd(Boolean(problem));
-  }
-
-  async stream(conversation, message, signal) {
-    const request = this.request();
-    const article = this.append(message);
-    article.classList.add("busy");
-    const redraw = throttle(() => (this.fillAssistant(article, message), this.toEnd()), REDRAW_MS);
-    const began = performance.now();
-    try {
-      for await (const chunk of complete(request, signal)) {
-        const delta = chunk.choices[0]?.delta;
-        if (chunk.dropped_messages) message.dropped = chunk.dropped_messages;
-        message.content += delta?.content ?? "";
-        for (const part of delta?.tool_calls ?? []) addCall((message.tool_calls ??= []), part);
-        if (chunk.usage) message.stats = speed(chunk.usage.completion_tokens, performance.now() - began);
-        redraw();
-      }
-    } catch (error) {
-      // Half a call cannot be answered, so only the words of a broken answer stay.
-      delete message.tool_calls;
-      throw error;
-    } finally {
-      redraw.cancel();
-      article.classList.remove("busy");
-      if (!message.content && !message.tool_calls) conversation.messages.pop();
-      this.fillAssistant(article, message);
-    }
-    return article;
-  }
-
-  async callTools(conversation, message, signal) {
-    message.results = {};
-    for (const call of message.tool_calls) {
-      message.results[call.id] = await run(call, signal);
-      conversation.messages.push({ role: "tool", tool_call_id: call.id, content: message.results[call.id] });
-    }
+  /** Keeps a conversation; a pane that is not shown any more has its own. @param {any} [element] */
+  save(element = null) {
+    const conversation = element?.conversation ?? this.conversation;
+    if (!conversation.panes.some((pane) => pane.nodes.length)) return;
     store.keep(conversation);
-  }
-
-  request() {
-    const { system, temperature, top_p, max_tokens, seed, calculator } = this.settings;
-    const messages = this.conversation.messages.map(({ role, content, tool_calls, tool_call_id }) => ({
-      role, content, ...(tool_calls && { tool_calls }), ...(tool_call_id && { tool_call_id }),
-    }));
-    return {
-      model: this.parts.model.value,
-      messages: system.trim() ? [{ role: "system", content: system }, ...messages] : messages,
-      truncation: "auto",
-      temperature: Number(temperature),
-      top_p: Number(top_p),
-      ...(max_tokens && { max_tokens: Number(max_tokens) }),
-      ...(seed !== "" && { seed: Number(seed) }),
-      ...(calculator && { tools: [CALCULATOR] }),
-    };
-  }
-
-  stop() {
-    this.running?.abort();
-  }
-
-  // ---- drawing
-
-  draw() {
-    const { log, empty } = this.parts;
-    if (this.running) return;
-    log.replaceChildren();
-    for (const message of this.conversation.messages) this.drawMessage(message);
-    empty.hidden = log.childElementCount > 0;
-    this.parts["model-name"].textContent = this.parts.model.value;
+    if (conversation === this.conversation) this.place();
     this.drawList();
   }
 
-  drawMessage(message) {
-    if (message.role === "user") this.drawUser(message);
-    if (message.role === "assistant") {
-      const article = clone(this.parts["assistant-template"]);
-      this.parts.log.append(article);
-      this.fillAssistant(article, message);
+  place() {
+    const { id, panes } = this.conversation;
+    const kept = panes.some((pane) => pane.nodes.length) ? id : "";
+    history.replaceState(null, "", address(panes.map((pane) => pane.model), kept));
+  }
+
+  choose(element, model) {
+    element.pane.model = model;
+    delete element.pane.session;
+    localStorage.setItem(MODEL, model);
+    element.models();
+    this.place();
+  }
+
+  compare() {
+    if (this.panes.some((pane) => pane.running)) return;
+    const { panes } = this.conversation;
+    if (panes.length > 1) panes.pop();
+    else {
+      const other = this.models.find((one) => one.id !== panes[0].model)?.id ?? panes[0].model;
+      panes.push({ ...structuredClone(panes[0]), model: other, session: undefined });
     }
+    this.draw();
+    this.place();
+    this.save();
   }
 
-  append(message) {
-    this.conversation.messages.push(message);
-    this.parts.empty.hidden = true;
-    this.parts.log.querySelector(".problem")?.remove();
-    const article = clone(this.parts["assistant-template"]);
-    this.parts.log.append(article);
-    return article;
+  close(element) {
+    element.stop();
+    this.conversation.panes = this.conversation.panes.filter((pane) => pane !== element.pane);
+    this.draw();
+    this.place();
+    this.save();
   }
 
-  drawUser(message) {
-    const article = clone(this.parts["user-template"]);
-    article.message = message;
-    article.querySelector(".body").textContent = message.content;
-    this.parts.log.append(article);
-  }
-
-  fillAssistant(article, message) {
-    article.message = message;
-    const body = article.querySelector(".body");
-    if (body.text !== message.content) {
-      body.text = message.content;
-      show(body, message.content);
-    }
-    article.classList.toggle("called", Boolean(message.tool_calls));
-    const dropped = message.dropped ? `The context is full: without the first ${message.dropped} messages` : "";
-    article.querySelector(".stats").textContent = [message.stats, dropped].filter(Boolean).join(" · ");
-    const cards = article.querySelector(".cards");
-    for (const [i, call] of (message.tool_calls ?? []).entries()) {
-      const card = cards.children[i] ?? cards.appendChild(clone(this.parts["card-template"]));
-      this.fillCard(card, call, message.results?.[call.id]);
-    }
-  }
-
-  fillCard(card, call, result) {
-    const failed = result?.startsWith("error:") ?? false;
-    card.querySelector(".name").textContent = call.function.name || "a call that cannot be read";
-    card.querySelector(".state").textContent = result === undefined ? "working …" : failed ? "failed" : "done";
-    card.querySelector(".asked").textContent = asked(call.function.arguments);
-    card.querySelector(".result").textContent = result ?? "";
-    card.querySelector(".result-row").hidden = result === undefined;
-    card.classList.toggle("failed", failed);
-  }
-
-  drawProblem(text) {
-    const box = clone(this.parts["problem-template"]);
-    box.querySelector("p").textContent = text;
-    this.parts.log.append(box);
+  forget(id) {
+    store.forget(id);
+    if (id === this.conversation.id) this.begin();
+    else this.drawList();
   }
 
   drawList() {
     const rows = store.conversations().map((one) => {
-      const row = clone(this.parts["row-template"]);
+      const row = this.clone("row");
       const link = row.querySelector("a");
-      const title = one.messages[0]?.content.slice(0, 80) || "Empty";
+      const title = store.title(one);
       link.textContent = title;
       link.href = `/chat#${one.id}`;
       if (one.id === this.conversation.id) link.setAttribute("aria-current", "page");
@@ -249,63 +167,45 @@ class ChatBox extends HTMLElement {
     this.parts.conversations.replaceChildren(...rows);
   }
 
-  busy(running) {
+  // Talking.
+
+  say(text) {
+    if (!text.trim() || !this.free) return false;
+    for (const pane of this.panes) pane.say(text);
+    this.save();
+    return true;
+  }
+
+  /** Says the same turn anew in both panes. */
+  edit(element, node, text) {
+    const turns = (pane) => store.path(pane).filter((one) => one.role === "user");
+    const at = turns(element.pane).indexOf(node);
+    for (const { pane } of this.panes) {
+      const turn = turns(pane)[at];
+      if (turn) pane.leaf = turn.parent;
+    }
+    this.say(text);
+  }
+
+  stop() { for (const pane of this.panes) pane.stop(); }
+
+  get free() { return this.panes.every((pane) => !pane.running && pane.pane.model); }
+
+  busy() {
+    const running = this.panes.some((pane) => pane.running);
     this.parts.send.hidden = running;
+    this.parts.send.disabled = !this.free;
     this.parts.stop.hidden = !running;
-    this.parts.log.setAttribute("aria-busy", String(running));
   }
 
-  toEnd(always = false) {
-    const talk = this.parts.log.parentElement;
-    const near = talk.scrollHeight - talk.scrollTop - talk.clientHeight < 160;
-    if (always || near) talk.scrollTop = talk.scrollHeight;
-  }
+  tell(text) { this.parts.status.textContent = text; }
 
-  tell(text) {
-    this.parts.status.textContent = text;
-  }
-
-  // ---- editing
-
-  edit(article) {
-    if (this.running) return;
-    const form = clone(this.parts["edit-template"]);
-    const area = form.querySelector("textarea");
-    area.value = article.message.content;
-    const close = () => (form.replaceWith(article), article.querySelector("[data-act]").focus());
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      if (!area.value.trim()) return;
-      this.conversation.messages.length = this.conversation.messages.indexOf(article.message);
-      this.say(area.value);
-    });
-    form.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-        event.preventDefault();
-        form.requestSubmit();
-      } else if (event.key === "Escape") {
-        event.stopPropagation();
-        close();
-      }
-    });
-    form.querySelector("[data-act=keep]").addEventListener("click", close);
-    article.replaceWith(form);
-    area.focus();
-  }
-
-  async copy(button, article) {
-    await toClipboard(article.message.content);
-    this.tell("Copied.");
-    const use = button.querySelector("use");
-    use.setAttribute("href", "#i-check");
-    setTimeout(() => use.setAttribute("href", "#i-copy"), 1200);
-  }
-
-  // ---- settings and theme
+  // Settings.
 
   fillSettings() {
     for (const [name, value] of Object.entries(this.settings)) {
       const control = this.parts.settings.querySelector(`[name=${name}]`);
+      if (!control) continue;
       if (control.type === "checkbox") control.checked = value;
       else control.value = value;
       const output = this.parts.settings.querySelector(`output[data-for=${name}]`);
@@ -323,129 +223,97 @@ class ChatBox extends HTMLElement {
     this.fillSettings();
   }
 
-  theme() {
-    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    const now = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
-    const next = now === "dark" ? "light" : "dark";
-    document.documentElement.dataset.theme = next;
-    localStorage.setItem("melete.theme", next);
-    this.tell(`${next} theme.`);
-  }
-
-  // ---- events
+  // Events.
 
   listen() {
-    this.addEventListener("click", (event) => this.click(event));
+    this.addEventListener("click", (event) => this.inList(event));
+    document.addEventListener("click", (event) => {
+      const button = event.target.closest("[data-chat]");
+      if (button) this.does(button.dataset.chat);
+    });
     this.parts.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
     });
+    this.input.addEventListener("input", () => sessionStorage.setItem(DRAFT, this.input.value));
     this.input.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
         this.submit();
       } else if (event.key === "ArrowUp" && !this.input.value) {
-        const last = [...this.parts.log.querySelectorAll(".user")].at(-1);
-        if (last) this.edit(last);
+        const last = [...this.panes[0].log.querySelectorAll(".user")].at(-1);
+        if (last) this.panes[0].edit(last);
       }
     });
-    document.addEventListener("keydown", (event) => this.key(event));
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      if (this.list.classList.contains("open")) this.history();
+      else this.stop();
+    });
     this.parts.settings.addEventListener("input", () => this.readSettings());
-    this.parts.settings.addEventListener("click", (event) => {
-      if (event.target === this.parts.settings) this.parts.settings.close();
-    });
-    this.parts.model.addEventListener("change", () => {
-      localStorage.setItem("melete.model", this.parts.model.value);
-      this.draw();
-    });
+    for (const name of ["settings", "models", "code"]) {
+      this.parts[name].addEventListener("click", (event) => event.target === this.parts[name] && this.parts[name].close());
+    }
+    document.addEventListener(CHANGED, (event) => this.refresh(event.detail));
     addEventListener("popstate", () => this.open());
   }
 
   submit() {
-    if (this.running) return;
     const text = this.input.value;
+    if (!this.say(text)) return;
     this.input.value = "";
-    this.say(text);
+    sessionStorage.removeItem(DRAFT);
   }
 
-  click(event) {
-    const button = event.target.closest("button, a");
-    const article = event.target.closest("article");
-    const row = event.target.closest("li");
-    if (!button) return;
-    if (row && button.tagName === "A") this.list.classList.remove("open");
-    if (button.dataset.say) this.say(button.dataset.say);
-    const does = {
+  does(what) {
+    const { settings, models, code } = this.parts;
+    const { conversation } = this;
+    const all = {
       new: () => this.begin(),
       stop: () => this.stop(),
-      theme: () => this.theme(),
-      settings: () => this.parts.settings.showModal(),
+      compare: () => this.compare(),
+      history: () => this.history(),
+      settings: () => settings.showModal(),
+      models: () => (models.querySelector("model-shelf").fill(), models.showModal()),
+      code: () => (this.fillCode(), code.showModal()),
       defaults: () => ((this.settings = { ...store.DEFAULTS }), this.fillSettings(), store.keepSettings(this.settings)),
-      history: () => this.toggleList(),
+      "copy-curl": () => copy(this.parts.curl.textContent),
+      "copy-python": () => copy(this.parts.python.textContent),
+      "export-json": () => download(`chat-${conversation.id}.json`, "application/json", asJson(conversation, this.settings)),
+      "export-markdown": () => download(`chat-${conversation.id}.md`, "text/markdown", asMarkdown(conversation)),
     };
-    const acts = {
-      copy: () => this.copy(button, article),
-      edit: () => this.edit(article),
-      again: () => this.again(),
-      forget: () => this.forget(row.conversation),
-    };
-    does[button.dataset.do]?.();
-    acts[button.dataset.act]?.();
+    all[what]?.();
   }
 
-  toggleList() {
+  fillCode() {
+    this.parts.curl.textContent = this.panes.map(curl).join("\n\n");
+    this.parts.python.textContent = this.panes.map(python).join("\n\n");
+  }
+
+  history() {
     const open = this.list.classList.toggle("open");
-    this.querySelector(".bar [data-do=history]").setAttribute("aria-expanded", String(open));
+    document.querySelector(".tools [data-chat=history]").setAttribute("aria-expanded", String(open));
     if (open) this.list.querySelector("button").focus();
   }
 
-  forget(id) {
-    store.forget(id);
-    if (id === this.conversation.id) this.begin();
-    else this.drawList();
-  }
-
-  key(event) {
-    const writing = event.target.matches?.("input, textarea, select");
-    if (event.key === "Escape" && this.list.classList.contains("open")) this.toggleList();
-    else if (event.key === "Escape" && this.running) this.stop();
-    else if (event.key === "/" && !writing && !this.parts.settings.open) {
+  inList(event) {
+    const row = event.target.closest(".history li");
+    if (!row) return;
+    if (event.target.closest("[data-act=forget]")) this.forget(row.conversation);
+    else if (event.target.closest("a") && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
       event.preventDefault();
-      this.input.focus();
-    } else if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      this.begin();
+      history.pushState(null, "", `/chat#${row.conversation}`);
+      this.list.classList.remove("open");
+      this.open();
     }
   }
 }
 
-async function toClipboard(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // Over plain HTTP from another machine browsers have only the old way.
-  const area = document.body.appendChild(document.createElement("textarea"));
-  area.value = text;
-  area.select();
-  document.execCommand("copy");
-  area.remove();
-}
+const copy = (text) => navigator.clipboard.writeText(text).then(() => toast("Copied."));
 
-/** Tokens of an answer, and how many came a second from sending the question to the last of them. */
-function speed(tokens, ms) {
-  return `${tokens} ${tokens === 1 ? "token" : "tokens"} · ${Math.round((tokens / ms) * 1000)} a second`;
-}
-
-function clone(template) {
-  return template.content.firstElementChild.cloneNode(true);
-}
-
-/** Calls `draw` at most once every `ms`, the last time for sure unless cancelled. */
-function throttle(draw, ms) {
-  let timer = 0;
-  const call = () => {
-    timer ||= setTimeout(() => ((timer = 0), draw()), ms);
-  };
-  call.cancel = () => clearTimeout(timer);
-  return call;
+function address([model, compare], id) {
+  const query = new URLSearchParams({ ...(model && { model }), ...(compare && { compare }) }).toString();
+  return `/chat${query && `?${query}`}${id && `#${id}`}`;
 }
 
 customElements.define("chat-box", ChatBox);

@@ -1,4 +1,4 @@
-// The page's one tool, a calculator: how the model is told of it, how a call is run, how its arguments are shown.
+// The page's one tool, a calculator: how a model is told of it, how a call is run, how its arguments are shown.
 
 import { calculate } from "./api.js";
 

@@ -1,8 +1,9 @@
 // <mark-down>text</mark-down> shows its text as Markdown. The text may be hostile: marked makes HTML of it, DOMPurify
 // keeps a few elements that can neither run nor load anything, and HTML in the text is shown as it was written.
 //
-// `element.text = "…"` shows another text, at most every 50 ms, for what is still being written. Without the libraries
-// of static/vendor the plain text stays.
+// `element.text = "…"` shows another text, at most every 50 ms, for what is still being written: its blocks but the last
+// are kept as they are, so a long answer costs no more than its last block. Without the libraries of static/vendor the
+// plain text stays.
 
 const KEEP = {
   ALLOWED_TAGS: ["p", "br", "strong", "em", "del", "code", "pre", "blockquote", "ul", "ol", "li", "h1", "h2", "h3",
@@ -12,7 +13,7 @@ const KEEP = {
   RETURN_DOM_FRAGMENT: true,
 };
 const PAUSE_MS = 50;
-/** @type {Promise<(text: string) => DocumentFragment> | undefined} */
+/** @type {Promise<{marked: any, show: (tokens: any[]) => DocumentFragment}> | undefined} */
 let loading;
 
 async function load() {
@@ -21,18 +22,11 @@ async function load() {
   ]);
   const html = ({ text }) => text.replace(/[&<>"]/g, (character) => `&#${character.charCodeAt(0)};`);
   const marked = new Marked({ renderer: { html }, gfm: true, breaks: true, async: false });
-  return (text) => purify.sanitize(marked.parse(text), KEEP);
+  return { marked, show: (tokens) => ready(purify.sanitize(marked.parser(tokens), KEEP)) };
 }
 
-/**
- * Nodes that are safe to show; the text itself where the libraries are missing.
- * @param {string} text Markdown
- * @returns {Promise<DocumentFragment | string>}
- */
-export async function rendered(text) {
-  const show = await (loading ??= load()).catch(() => null);
-  if (!show) return text;
-  const nodes = show(text);
+/** @param {DocumentFragment} nodes */
+function ready(nodes) {
   for (const link of nodes.querySelectorAll("a")) {
     if (link.getAttribute("href")?.match(/^[/#]/)) continue;
     link.target = "_blank";
@@ -42,9 +36,22 @@ export async function rendered(text) {
   return nodes;
 }
 
+/**
+ * Nodes that are safe to show; the text itself where the libraries are missing.
+ * @param {string} text Markdown
+ * @returns {Promise<DocumentFragment | string>}
+ */
+export async function rendered(text) {
+  const tools = await (loading ??= load()).catch(() => null);
+  return tools ? tools.show(tools.marked.lexer(text)) : text;
+}
+
 export class MarkDown extends HTMLElement {
   #text = "";
   #shown = "";
+  #kept = "";
+  /** @type {ChildNode[]} */
+  #growing = [];
   #timer = 0;
 
   connectedCallback() {
@@ -66,11 +73,23 @@ export class MarkDown extends HTMLElement {
   }
 
   async #show() {
+    const tools = await (loading ??= load()).catch(() => null);
     const text = this.#shown = this.#text;
-    const nodes = await rendered(text);
-    if (text !== this.#shown) return;
-    this.classList.toggle("raw", typeof nodes === "string");
-    this.replaceChildren(nodes);
+    this.classList.toggle("raw", !tools);
+    if (!tools) return this.replaceChildren(text);
+    if (!this.#kept || !text.startsWith(this.#kept)) {
+      this.#kept = "";
+      this.replaceChildren();
+    }
+    for (const node of this.#growing) node.remove();
+    const tokens = tools.marked.lexer(text.slice(this.#kept.length));
+    const last = tokens.findLastIndex((token) => token.type !== "space");
+    const done = tokens.slice(0, Math.max(last, 0));
+    this.append(tools.show(done));
+    this.#kept += done.map((token) => token.raw).join("");
+    const rest = tools.show(tokens.slice(done.length));
+    this.#growing = [...rest.childNodes];
+    this.append(rest);
   }
 }
 
