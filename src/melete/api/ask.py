@@ -120,10 +120,15 @@ def _query(query: Mapping[str, Any] | str | None) -> str:
     return urlencode([(name, str(one).lower() if isinstance(one, bool) else one) for name, one in pairs])
 
 
+class Unwanted(Exception):
+    """Stops an application whose answer is not wanted; none of its handlers knows it."""
+
+
 async def _collect(
     app: ASGIApp, scope: Scope, sent: bytes, media: Collection[str] | None, most_bytes: int
 ) -> Answer:
     start: Message | None = None
+    unwanted: ServerError | None = None
     body, told = bytearray(), False
 
     async def receive() -> Message:
@@ -134,30 +139,32 @@ async def _collect(
         return {"type": "http.request", "body": sent, "more_body": False}
 
     async def send(message: Message) -> None:
-        nonlocal start
+        nonlocal start, unwanted
         if message["type"] == "http.response.start":
             start = message
             kind = Headers(raw=list(message["headers"])).get("content-type", "").partition(";")[0]
             if media is not None and kind not in media and message["status"] != 304:
-                raise ServerError(
+                unwanted = ServerError(
                     f"{scope['path']} answers {kind or 'nothing'}.", allowed=f"Here: {', '.join(media)}."
                 )
         elif message["type"] == "http.response.body":
             body.extend(message.get("body", b""))
             if len(body) > most_bytes:
-                raise ServerError(
+                unwanted = ServerError(
                     f"{scope['path']} answers more than {most_bytes >> 20} MB.",
                     next_step="Ask for less, or download it.",
                 )
+        if unwanted is not None:
+            raise Unwanted
 
     try:
         async with asyncio.timeout(LONGEST_S):
             await app(scope, receive, send)
     except TimeoutError as error:
         raise ServerError(f"{scope['path']} did not answer within {LONGEST_S:.0f} s.") from error
-    except ServerError:
-        raise
     except Exception:  # the boundary of the application: its answer, a 500, was sent before
+        if unwanted is not None:
+            raise unwanted from None
         if start is None:
             raise
         log.exception("%s %s failed", scope["method"], scope["path"])

@@ -48,10 +48,13 @@ class Hub:
 
     Args:
         store: where the runs are.
+        check_s: seconds between two looks at the clients.
+        stuck_s: seconds after which one that does not read is dropped.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, check_s: float = CHECK_S, stuck_s: float = STUCK_S) -> None:
         self._store = store
+        self._check_s, self._stuck_s = check_s, stuck_s
         self._places: list[Place] = []
         self._kinds: list[ModuleType] = [
             find.load(KINDS, name, "kind of topic") for name in find.names(KINDS)
@@ -132,6 +135,11 @@ class Hub:
         """Topics that are polled now."""
         return sorted(topic for topic, _ in self._pollers)
 
+    @property
+    def clients(self) -> int:
+        """How many there are."""
+        return len(self._connections)
+
     def _poller(self, topic: Topic) -> Poller:
         key = (topic.text, topic.who.role)
         if key not in self._pollers:
@@ -148,10 +156,10 @@ class Hub:
     async def _watch_clients(self) -> None:
         """Ends connections of clients that do not read, and of those who may not any more."""
         while True:
-            await asyncio.sleep(CHECK_S)
+            await asyncio.sleep(self._check_s)
             for client, connection in list(self._connections.items()):
-                if client.stuck_s > STUCK_S:
-                    await connection.close(TRY_AGAIN, f"Nothing was read for {STUCK_S:.0f} s.")
+                if client.stuck_s > self._stuck_s:
+                    await connection.close(TRY_AGAIN, f"Nothing was read for {self._stuck_s:.0f} s.")
                 elif not await _still_valid(connection):
                     await connection.close(SIGN_IN, "The token or sign-in is not valid any more.")
 
