@@ -68,7 +68,7 @@ def model_not_found(name: str, known: Iterable[str]) -> Problem:
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return Problem(
         404,
-        f"The model {name!r} is not served here.{hint} Served: {", ".join(names) or "none"}.",
+        f"The model {name!r} is not served here.{hint} Served: {', '.join(names) or 'none'}.",
         param="model",
         code="model_not_found",
     )

@@ -1,8 +1,7 @@
 """Chat: talk to models and agents of this server, two of them side by side; tool calls and the guard's verdicts shown.
 
 The page is a shell for the elements of `static/chat/`, which speak to `/v1` as every client does. Conversations are
-kept
-by the browser, so nothing that is said here is stored on the server.
+kept by the browser, so nothing that is said here is stored on the server.
 """
 
 from __future__ import annotations
