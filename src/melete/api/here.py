@@ -54,6 +54,9 @@ RUNS = Listing(
         **{name: _equals(name) for name in ("location", "process", "state", "name", "job")},
         "since_s": lambda _, value: RUN.c.created_s >= value,
         "until_s": lambda _, value: RUN.c.created_s < value,
+        "search": lambda _, value: (
+            RUN.c.name.icontains(value, autoescape=True) | RUN.c.id.icontains(value, autoescape=True)
+        ),
     },
     leads=("location",),
     most_scanned=MOST_SCANNED,
@@ -90,7 +93,18 @@ def summary(store: Store, row: Mapping[str, Any], own: str) -> RunSummary:
             # One that was deleted or rewritten just now stays as the index knows it.
             with suppress(RunStateError, UnknownNameError):
                 values["state"] = folders.read(path).state
+        if where == "here":
+            values["note"] = _first_line(path / "note.md")
     return RunSummary.model_validate(clean({**values, "folder": where}, longest=2_000))
+
+
+def _first_line(path: Path) -> str:
+    """The first line of a file that has text in it; empty where there is none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return next((line.strip()[:200] for line in file.read(2_000).splitlines() if line.strip()), "")
+    except OSError:
+        return ""
 
 
 def newest(store: Store, connection: Connection, limit: int, **wanted: str) -> list[RunSummary]:

@@ -269,6 +269,9 @@ class DatasetCard(BaseModel):
 
     name: str = Field(examples=["stdlib"])
     markdown: str
+    complete: bool = Field(
+        description="Whether lengths, counts and samples are in it; if not, ask again: they are being collected."
+    )
 
 
 class DatasetRow(BaseModel):
@@ -306,6 +309,7 @@ class ScenarioDetail(ScenarioSummary):
     system_prompt: str
     tools: list[dict[str, Any]] = Field(description="In OpenAI's form.")
     criteria: list[NamedText]
+    guard: dict[str, Any] = Field(description="What judges every call before it is executed; empty if not playable.")
     datasets: list[str]
     unavailable: str | None = Field(description="Why it cannot be played here; null if it can.")
 

@@ -14,7 +14,7 @@ from melete.api.here import RunId
 from melete.api.records import RunDetail, RunSummary
 from melete.api.store import Asked, Listed, Seconds, Store, Text
 from melete.records import RunState
-from melete.runs import provenance
+from melete.runs import headway, provenance
 from melete.runs.lines import last_json_lines
 from melete.store import index
 
@@ -28,6 +28,7 @@ class RunAsked(Asked):
     process: Text | None = Field(None, examples=["llm.pretrain"])
     name: Text | None = None
     job: Text | None = Field(None, description="A job's id.")
+    search: Text | None = Field(None, description="A part of its name or id, in any case.")
     everywhere: bool = Field(False, description="Runs of all homes in the database, not only of this one.")
     since_s: Seconds | None = Field(None, description="Created at or after this time.")
     until_s: Seconds | None = Field(None, description="Created before this time.")
@@ -56,6 +57,7 @@ def routes(store: Store) -> APIRouter:
         last: dict[str, Any] = {}
         for line in last_json_lines(path / "metrics.jsonl"):
             last.update(line)
+        running = record.state is RunState.RUNNING
         plan, config = here.json_of(path / "plan.json"), here.yaml_of(path / "config.yaml")
         told = {
             **vars(record),
@@ -63,6 +65,7 @@ def routes(store: Store) -> APIRouter:
             "config": config if isinstance(config, dict) else None,
             "derived": plan if isinstance(plan, list) else [],
             "last": last,
+            "progress": vars(far) if running and (far := headway.read(path, last)) else None,
             "provenance": provenance.read(path),
             "note": here.text_of(path / "note.md"),
         }
