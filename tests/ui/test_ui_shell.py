@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from melete.api.whole import mounts
 from melete.settings import Settings
-from melete.ui import assets
+from melete.ui import assets, render
 from runs_at_hand import fill_runs
 
 
@@ -104,3 +104,25 @@ def test_changed_file_changes_the_hash_of_all(tmp_path: Path) -> None:
     (tmp_path / "a.js").write_text("2;" * 700)
     assert tree.current() != before
     assert tree.asset("b.js") is None
+
+
+@pytest.mark.parametrize(
+    ("passed_s", "said"), [(-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (7_199, "1 h"), (200_000, "2 d")]
+)
+def test_age_is_said_in_one_unit(passed_s: float, said: str) -> None:
+    assert render.ago(1_000.0, 1_000.0 + passed_s) == said
+    assert render.ago(None) == "–"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "–"), (1234567, "1\u202f234\u202f567"), (14450.4, "14\u202f450"), (0.000123456, "0.0001235"),
+     (float("nan"), "nan"), (float("inf"), "inf"), (True, "True"), (2.0, "2")],
+)  # fmt: skip
+def test_number_is_said_with_few_digits(value: object, said: str) -> None:
+    assert render.number(value) == said
+
+
+def test_figures_that_people_watch_come_first() -> None:
+    last = {"step": 3, "time_s": 9.0, "gradient_norm": 0.1, "loss": 2.0, "word": "x", "lr": 0.3}
+    assert render.headline(last, 2) == [("loss", 2.0), ("gradient_norm", 0.1)]

@@ -5,6 +5,7 @@ No page runs an inline script or style, and none loads anything from another hos
 
 from __future__ import annotations
 
+import math
 import time
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,10 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+WATCHED = ("loss", "reward", "tool_reliability", "success", "val_bpb", "val_loss", "accuracy", "tokens_per_s")
+"""Figures that come first where there is room for few."""
+BESIDE = ("step", "time_s", "left_s")
+"""What stands in a line of figures and is none."""
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -36,10 +41,14 @@ def html(template: str, status: int = 200, **values: Any) -> HTMLResponse:
 
 
 def ago(time_s: float | None, now_s: float | None = None) -> str:
-    """How long ago a time was, in one word: `12 s`, `5 min`, `3 h`, `2 d`; a dash for none."""
+    """How long ago a time was, in one unit: `12 s`, `5 min`, `3 h`, `2 d`; a dash for none. `shell.js` says the same."""
     if time_s is None:
         return "–"
-    return duration(max(0.0, (time.time() if now_s is None else now_s) - time_s))
+    passed_s = max(0.0, (time.time() if now_s is None else now_s) - time_s)
+    for unit_s, most_s, unit in ((1, 60, "s"), (60, 3_600, "min"), (3_600, 86_400, "h")):
+        if passed_s < most_s:
+            return f"{passed_s // unit_s:.0f} {unit}"
+    return f"{passed_s // 86_400:.0f} d"
 
 
 def duration(seconds: float | None) -> str:
@@ -76,9 +85,25 @@ def number(value: Any, digits: int = 4) -> str:
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
-    if isinstance(value, int) or (value == int(value) and abs(value) < 1e15):
+    if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e15):
         return f"{int(value):,}".replace(",", "\u202f")
+    if 10**digits <= abs(value) < 1e15:
+        return f"{value:,.0f}".replace(",", "\u202f")
     return f"{value:.{digits}g}"
+
+
+def headline(last: dict[str, Any], most: int = 3) -> list[tuple[str, Any]]:
+    """The figures of a run that people watch first, then the others in their order.
+
+    Args:
+        last: last value of each figure.
+        most: how many.
+    """
+    shown = {
+        key: value for key, value in last.items() if key not in BESIDE and isinstance(value, int | float)
+    }
+    first = [key for key in WATCHED if key in shown]
+    return [(key, shown[key]) for key in [*first, *(key for key in shown if key not in first)][:most]]
 
 
 @cache
@@ -90,6 +115,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(ago=ago, duration=duration, size=size, number=number)
+    environment.filters.update(ago=ago, duration=duration, size=size, number=number, headline=headline)
     environment.globals.update(asset=assets.url, now_s=time.time)
     return environment

@@ -1,6 +1,6 @@
 """Search: pages, commands, and things of the lab by their id or name; the palette's list, and a page of its own.
 
-Of each kind the newest two hundred things are looked through; an id that is typed whole is found beyond them.
+Of each kind the newest two hundred things are looked through, and all where the API can search its list.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from melete.ui.app import Refusal, Ui
+from melete.ui.app import Ui
 from melete.ui.page import Command, Page
 
 PAGE = Page("Search", "/search", icon="search", summary="Find a run, a job, a dataset, a model by name.")
@@ -92,19 +92,19 @@ def _fitting(rows: list[Found], words: list[str]) -> list[Found]:
 
 
 async def _things(ui: Ui, request: Request, page: Page, words: list[str]) -> list[Found]:
-    """Things of one list of the API that fit."""
+    """Things of one list of the API that fit: of the newest, then of all, where the list can be searched."""
     assert page.finds is not None
-    try:
-        rows: list[dict[str, Any]] = (await ui.get(request, page.finds, limit=LOOKED_THROUGH))["data"]
-    except Refusal:
-        return []
-    fits = [_thing(page, row) for row in rows if all(word in _text(row) for word in words)][:MOST_EACH]
-    if not fits and len(words) == 1:
-        try:
-            fits = [_thing(page, await ui.get(request, f"{page.finds}/{words[0]}"))]
-        except Refusal:
-            return []
-    return fits
+    none: dict[str, Any] = {"data": []}
+    newest = await ui.get_or(request, page.finds, none, limit=LOOKED_THROUGH)
+    rows = {_key(row): row for row in newest["data"] if all(word in _text(row) for word in words)}
+    if len(rows) < MOST_EACH:
+        older = await ui.get_or(request, page.finds, none, limit=MOST_EACH, search=words[0])
+        rows |= {_key(row): row for row in older["data"] if all(word in _text(row) for word in words)}
+    return [_thing(page, row) for row in list(rows.values())[:MOST_EACH]]
+
+
+def _key(row: dict[str, Any]) -> str:
+    return str(row.get("id") or row.get("name"))
 
 
 def _text(row: dict[str, Any]) -> str:
@@ -113,7 +113,7 @@ def _text(row: dict[str, Any]) -> str:
 
 
 def _thing(page: Page, row: dict[str, Any]) -> Found:
-    key = str(row.get("id") or row.get("name"))
+    key = _key(row)
     notes = (row.get("process") or row.get("kind"), row.get("state"), key if row.get("name") != key else None)
     note = " · ".join(str(one) for one in notes if one)
     return Found(str(row.get("name") or key), note, f"{page.path}/{key}", page.icon)

@@ -108,13 +108,8 @@ function message(text) {
 /** How long ago, as `render.ago` of the server says it. @param {number} seconds */
 export function ago(seconds) {
   const s = Math.max(0, seconds);
-  if (s < 10) return `${s.toFixed(0)} s`;
-  if (s < 60) return `${Math.round(s)} s`;
-  const minutes = Math.round(s / 60);
-  if (minutes < 60) return `${minutes} min`;
-  const hours = Math.floor(minutes / 60);
-  if (hours < 24) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
-  return `${Math.floor(hours / 24)} d`;
+  const [unit, name] = s < 60 ? [1, "s"] : s < 3_600 ? [60, "min"] : s < 86_400 ? [3_600, "h"] : [86_400, "d"];
+  return `${Math.floor(s / unit)} ${name}`;
 }
 
 // A clock that is wrong by more than a slow load shows ages by the server's.
