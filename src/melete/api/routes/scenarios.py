@@ -67,6 +67,7 @@ def routes(store: Store) -> APIRouter:
             criteria=[]
             if reason
             else [NamedText(name=one.name, description=one.description) for one in found.success_criteria()],
+            guard={} if reason else clean(found.guard.to_dict()),
             datasets=list(found.datasets),
             unavailable=reason,
         )
