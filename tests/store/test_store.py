@@ -87,6 +87,17 @@ def test_rebuild_leaves_the_runs_of_other_homes(store: Settings, tmp_path: Path)
     assert {row["location"] for row in index.newest(store)} == {index.location(other), index.location(store)}
 
 
+def test_complete_adds_the_runs_that_the_index_lacks_and_changes_no_other(store: Settings) -> None:
+    known, broken = make_run(store), make_run(store)
+    index.record(store, known)
+    shutil.rmtree(known)
+    (broken / "run.json").write_text("{", encoding="utf-8")
+    moved_here = make_run(store)
+    assert index.complete(store) == 1
+    assert {row["id"] for row in index.newest(store)} == {known.name, moved_here.name}
+    assert index.complete(store) == 0
+
+
 def write_runs(settings: Settings, paths: list[Path]) -> None:
     for path in paths:
         index.record(settings, path)

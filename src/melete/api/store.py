@@ -20,7 +20,7 @@ from melete.errors import StorageError, UnknownNameError
 from melete.gateway import queries
 from melete.gateway.queries import MOST_ITEMS, Listing
 from melete.settings import Settings
-from melete.store import database
+from melete.store import database, index
 
 if TYPE_CHECKING:
     from melete.jobs.queue import Queue
@@ -148,6 +148,7 @@ class Store:
             if self._engine is None:
                 with database.connect(self.settings.database):
                     pass  # brings the schema to the newest revision
+                index.complete(self.settings)
                 self._engine = _read_only(database.open_engine(self.settings.database))
             return self._engine
 

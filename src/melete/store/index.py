@@ -6,11 +6,13 @@ A run is indexed by host, home and id. What the index says of a run of this home
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, select
 
+from melete.errors import RunStateError
 from melete.records import RunRecord
 from melete.runs import folder as folders
 from melete.runs.lines import last_json_lines
@@ -46,6 +48,30 @@ def rebuild(settings: Settings) -> int:
     rows = [row(settings, folder, record) for folder, record in folders.all_runs(settings)]
     with connect(settings.database) as connection:
         connection.execute(delete(RunRow).where(RunRow.location == location(settings)))
+        upsert(connection, RunRow.__table__, rows)
+    return len(rows)
+
+
+def complete(settings: Settings) -> int:
+    """Adds the runs of this home whose folders the index does not know, such as those of a home that was moved here.
+
+    Returns:
+        How many were added.
+
+    Raises:
+        StorageError: the database cannot be used.
+    """
+    if not settings.runs.is_dir():
+        return 0
+    with connect(settings.database) as connection:
+        here = RunRow.location == location(settings)
+        known = set(connection.scalars(select(RunRow.id).where(here)))
+        unknown = [path for path in settings.runs.iterdir() if path.name not in known]
+        rows = []
+        for path in unknown:
+            with suppress(RunStateError):
+                if (path / "run.json").is_file():
+                    rows.append(row(settings, path, folders.read(path)))
         upsert(connection, RunRow.__table__, rows)
     return len(rows)
 
