@@ -187,7 +187,7 @@ def test_served_api_refuses_pages_of_other_sites(settings: Settings) -> None:
 
 def answered(case: Any) -> None:
     """Asks what was generated, and checks the answer against the document."""
-    case.call_and_validate(excluded_checks=[JUDGED], timeout=60)  # seconds: speed is measured elsewhere
+    case.call_and_validate(excluded_checks=[JUDGED], timeout=10)  # seconds
 
 
 @pytest.mark.slow

@@ -189,7 +189,8 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     message = (
         f"{request.method} {request.url.path[:200]}: {error.detail}. The resources are listed at {PREFIX}."
     )
-    return _refuse(error.status_code, message, headers=dict(error.headers or {}))
+    code = "too_large" if error.status_code == 413 else None
+    return _refuse(error.status_code, message, code=code, headers=dict(error.headers or {}))
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
     with Client("http://127.0.0.1:8675") as lab:
         for run in lab.runs(process="llm.pretrain"):
             print(run.name, run.state, lab.curves(run.id, ["loss"]).figures[0].last)
+        job = lab.submit(Path("job.yaml").read_text())
 
 What the server refuses is an `ApiError` with the server's own message. Needs httpx and no web framework.
 """
@@ -10,7 +11,7 @@ What the server refuses is an `ApiError` with the server's own message. Needs ht
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -19,7 +20,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from melete import find
-from melete.api import records
+from melete.api import job_records, model_records, records
 from melete.errors import ApiError, MissingExtraError, ServerError, StorageError
 from melete.runs.folder import storage_error
 
@@ -73,13 +74,25 @@ class Client:
             ServerError: it does not answer.
         """
         wanted = {name: value for name, value in asked.items() if value is not None}
+        return self._asked("GET", path, params=wanted)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """What comes of a POST to any path below /api/v1; errors as of `get`."""
+        return self._asked("POST", path, json=dict(body or {}))
+
+    def put(self, path: str, body: Mapping[str, Any], if_match: str | None = None) -> Any:
+        """What comes of a PUT; with `if_match` only over what the server has under that tag. Errors as of `get`."""
+        headers = {"If-Match": f'"{if_match}"'} if if_match is not None else {}
+        return self._asked("PUT", path, json=dict(body), headers=headers)
+
+    def _asked(self, method: str, path: str, **options: Any) -> Any:
         try:
-            answer = self._http.get(path, params=wanted)
+            answer = self._http.request(method, path, **options)
         except self._unreachable as error:
             raise self._away(error) from error
-        if answer.status_code != 200:
+        if not answer.is_success:
             raise refusal(answer)
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def each(self, path: str, **asked: Any) -> Iterator[dict[str, Any]]:
         """Every row of any list, page after page; `limit` is the size of a page."""
@@ -199,6 +212,108 @@ class Client:
             draft.unlink(missing_ok=True)
         return to
 
+    def note(self, run: str, text: str | None = None, *, over: records.Note | None = None) -> records.Note:
+        """The note of a run, or what it is once `text` was written.
+
+        Args:
+            run: its id.
+            text: what to write; None only reads.
+            over: the note that the text is based on; another one is not written over.
+
+        Raises:
+            ApiError: somebody else has written it since (412), or there is no such run.
+        """
+        path = _path("runs", run, "note")
+        if text is None:
+            return records.Note.model_validate(self.get(path))
+        revision = over.revision if over is not None else None
+        return records.Note.model_validate(self.put(path, {"text": text}, revision))
+
+    def stop_run(self, run: str) -> records.StopAsked:
+        """Asks a run that no queue looks after to save a checkpoint and to end."""
+        return records.StopAsked.model_validate(self.post(_path("runs", run, "stop")))
+
+    def jobs(self, *, state: str | None = None, name: str | None = None) -> Iterator[job_records.JobSummary]:
+        """Jobs of the queue, newest first."""
+        return self._each(job_records.JobSummary, "/jobs", state=state, name=name)
+
+    def job(self, job: str) -> job_records.JobDetail:
+        """One job by id, the beginning of one, name or `latest`."""
+        return job_records.JobDetail.model_validate(self.get(_path("jobs", job)))
+
+    def submit(
+        self, text: str, *, priority: int = 0, limit_batches: int | None = None
+    ) -> job_records.JobDetail:
+        """Puts the text of a job file into the queue.
+
+        Raises:
+            ApiError: the text is wrong; the message names line and key.
+        """
+        body = {"text": text, "priority": priority, "limit_batches": limit_batches}
+        return job_records.JobDetail.model_validate(self.post("/jobs", body))
+
+    def check(self, text: str) -> job_records.Checked:
+        """Everything that is wrong in the text of a job file, or what it would do."""
+        return job_records.Checked.model_validate(self.post("/jobs/check", {"text": text}))
+
+    def pause(self, job: str) -> job_records.JobDetail:
+        """Holds a job back; what runs saves a checkpoint and frees its slot."""
+        return self._job_asked(job, "pause")
+
+    def stop(self, job: str, *, kill: bool = False) -> job_records.JobDetail:
+        """Stops a job; what runs saves a checkpoint first, unless it is killed."""
+        return self._job_asked(job, "kill" if kill else "stop")
+
+    def resume(self, job: str) -> job_records.JobDetail:
+        """Continues a job that was paused or stopped."""
+        return self._job_asked(job, "resume")
+
+    def retry(
+        self, job: str, changes: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> job_records.JobDetail:
+        """Tries a job again; `changes` maps process names to config keys with new values."""
+        return self._job_asked(
+            job, "retry", {"changes": {name: dict(of) for name, of in (changes or {}).items()}}
+        )
+
+    def job_log(
+        self, job: str, *, step: str | None = None, limit: int = 200, search: str | None = None,
+        after: int | None = None,
+    ) -> job_records.JobLogPage:  # fmt: skip
+        """What a job's processes, or one of them, said last, or after a place (the `end` of an answer before)."""
+        asked = {"step": step, "limit": limit, "search": search, "after": after}
+        return job_records.JobLogPage.model_validate(self.get(_path("jobs", job, "log"), **asked))
+
+    def workers(self) -> Iterator[job_records.Worker]:
+        """Who carries out processes."""
+        return self._each(job_records.Worker, "/workers")
+
+    def examples(self) -> Iterator[job_records.Example]:
+        """Job files to begin with."""
+        return self._each(job_records.Example, "/examples")
+
+    def models(self, kind: str | None = None) -> Iterator[model_records.Model]:
+        """Trained models, newest first."""
+        return self._each(model_records.Model, "/models", kind=kind)
+
+    def model(self, model: str) -> model_records.ModelDetail:
+        """One trained model by its run's id or name."""
+        return model_records.ModelDetail.model_validate(self.get(_path("models", model)))
+
+    def deploy(
+        self, model: str, *, name: str = "", version: str = "", scenario: str = "", copy_weights: bool = False
+    ) -> model_records.Deployed:
+        """Makes the next version of an agent of a run or `run:step` and puts it into use."""
+        body = {
+            "model": model, "name": name, "version": version, "scenario": scenario,
+            "copy_weights": copy_weights,
+        }  # fmt: skip
+        return model_records.Deployed.model_validate(self.post("/deployments", body))
+
+    def roll_back(self, name: str) -> model_records.Deployed:
+        """Puts the version of an agent before the one in use into use again."""
+        return model_records.Deployed.model_validate(self.post(_path("deployments", name, "roll-back")))
+
     def lineage(self, run: str) -> records.Lineage:
         """From data to deployment."""
         return records.Lineage.model_validate(self.get(_path("runs", run, "lineage")))
@@ -242,6 +357,9 @@ class Client:
     def scenario(self, name: str) -> records.ScenarioDetail:
         """One scenario."""
         return records.ScenarioDetail.model_validate(self.get(_path("scenarios", name)))
+
+    def _job_asked(self, job: str, what: str, body: Mapping[str, Any] | None = None) -> job_records.JobDetail:
+        return job_records.JobDetail.model_validate(self.post(_path("jobs", job, what), body))
 
     def _each(self, record: type[Record], path: str, **asked: Any) -> Iterator[Record]:
         return (record.model_validate(row) for row in self.each(path, **asked))

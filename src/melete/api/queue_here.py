@@ -36,15 +36,18 @@ def has_queue(store: Store) -> bool:
     return (store.settings.home / FILE).is_file()
 
 
-def found(store: Store, queue: Queue, job_id: str) -> Job:
-    """A job by its reference.
+def found(store: Store, job_id: str) -> tuple[Job, list[dict[str, Any]]]:
+    """A job by its reference, and the workers that live.
 
     Raises:
         UnknownNameError: there is none.
     """
+    from melete.jobs import outlook
+
     if not has_queue(store):
         raise UnknownNameError("job", job_id, [], next_step="Submit one: POST /api/v1/jobs.")
-    return queue.get(job_id)
+    with store.queue() as queue:
+        return queue.get(job_id), outlook.workers(queue.engine, queue.home)
 
 
 def summary(job: Job, alive: list[dict[str, Any]]) -> JobSummary:

@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from melete.datasets import registry
+from melete.datasets import registry, verified
 from melete.datasets.dataset import Dataset
 from melete.datasets.manifest import Manifest
 from melete.errors import DatasetError
@@ -23,8 +23,15 @@ SHOWN_CHARS = 500
 SHOWN_FILES = 20
 
 
-def render(name: str, settings: Settings) -> str:
-    """The card of a dataset by name or path; of a set that is not at hand, what its manifest says."""
+def render(name: str, settings: Settings, *, look: bool = True) -> str:
+    """The card of a dataset by name or path; of a set that is not at hand, what its manifest says.
+
+    Args:
+        name: name or path.
+        settings: where datasets are, and where what was counted is remembered.
+        look: whether to look into the files, which compares their checksums and counts; without it the card lacks
+            lengths, counts and samples.
+    """
     try:
         dataset = registry.open(name, settings)
     except DatasetError as error:
@@ -35,8 +42,7 @@ def render(name: str, settings: Settings) -> str:
         return "\n\n".join(parts) + "\n"
     parts = [
         *_head(dataset.manifest, dataset.fingerprint),
-        _splits(dataset),
-        *_samples(dataset),
+        *([_splits(dataset, settings), *_samples(dataset)] if look else [_names(dataset)]),
         *_files(dataset.manifest),
     ]
     return "\n\n".join(parts) + "\n"
@@ -82,7 +88,23 @@ def _head(manifest: Manifest, fingerprint: str) -> list[str]:
     return parts
 
 
-def _splits(dataset: Dataset) -> str:
+def _names(dataset: Dataset) -> str:
+    listed = ", ".join(f"`{split}`" for split in dataset.splits) or "None"
+    return f"## Splits\n\n{listed}. Their items are being counted."
+
+
+def _count(dataset: Dataset, split: str, settings: Settings) -> int:
+    """Items of a split; what is counted once is remembered for just this content."""
+    key = f"{dataset.fingerprint} {split}"
+    known = verified.recall(settings, "counted").get(key)
+    if isinstance(known, int):
+        return known
+    count = dataset.count(split)
+    verified.remember(settings, "counted", {key: count})
+    return count
+
+
+def _splits(dataset: Dataset, settings: Settings) -> str:
     if not dataset.splits:
         return "## Splits\n\nNone: the files are read by the systems that use them."
     unit = {"text": "documents", "conversations": "conversations"}.get(dataset.manifest.kind, "rows")
@@ -94,7 +116,9 @@ def _splits(dataset: Dataset) -> str:
         lengths = [len(text) for text in islice(_texts(dataset, split), LOOKED_AT)]
         figures = np.percentile(lengths, [10, 50, 90, 100]) if lengths else np.zeros(4)
         lines.append(
-            f"| {split} | {dataset.count(split):,} | " + " | ".join(f"{x:,.0f}" for x in figures) + " |"
+            f"| {split} | {_count(dataset, split, settings):,} | "
+            + " | ".join(f"{x:,.0f}" for x in figures)
+            + " |"
         )
     note = f"Lengths are in characters, of the first {LOOKED_AT:,} {unit} of a split."
     drawn = " `val` is drawn from `train` by a hash of each item." if dataset.manifest.drawn_val else ""

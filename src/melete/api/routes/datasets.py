@@ -14,6 +14,7 @@ from pydantic import Field
 
 from melete import find
 from melete.api import paging
+from melete.api.cards import Cards
 from melete.api.clean import clean, text
 from melete.api.records import DatasetCard, DatasetDetail, DatasetRow, DatasetSource, DatasetSummary
 from melete.api.store import Asked, Listed, Store, Text
@@ -56,6 +57,7 @@ class RowAsked(Asked):
 def routes(store: Store) -> APIRouter:
     """A list by name, one of it, its card and its rows."""
     router, settings, reader = APIRouter(), store.settings, Reader()
+    cards = Cards(settings)
 
     @router.get("")
     def list_datasets(asked: Annotated[DatasetAsked, Query()]) -> Listed[DatasetSummary]:
@@ -88,8 +90,9 @@ def routes(store: Store) -> APIRouter:
 
     @router.get("/{name}/card")
     def get_dataset_card(name: DatasetName) -> DatasetCard:
-        """The data card, which looks into the files: the first time their checksums are compared."""
-        return DatasetCard(name=name, markdown=text(card.render(_known(name, settings), settings), 200_000))
+        """The data card; the first time, lengths, counts and samples follow as soon as the files were looked into."""
+        markdown, complete = cards.get(_known(name, settings))
+        return DatasetCard(name=name, markdown=text(markdown, 200_000), complete=complete)
 
     @router.get("/{name}/rows")
     def list_dataset_rows(name: DatasetName, asked: Annotated[RowAsked, Query()]) -> Listed[DatasetRow]:

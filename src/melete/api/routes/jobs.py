@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +20,10 @@ from melete.api.lines import LogAsked
 from melete.api.queue_here import JobId
 from melete.api.store import Asked, Listed, Store, Text
 from melete.errors import ConfigError, JobFileError
+
+if TYPE_CHECKING:
+    from melete.jobs.queue import Queue
+    from melete.jobs.states import Job
 
 LARGEST_TEXT = 1_000_000
 EXAMPLE = "name: tiny\nprocesses:\n  - process: llm.tokenizer\n    config: {vocab_size: 300}\n"
@@ -109,12 +114,7 @@ def _add_reading(router: APIRouter, store: Store) -> None:
     @router.get("/{job_id}")
     def get_job(job_id: JobId) -> JobDetail:
         """One job: its processes, why each waits, and what can be asked of it now."""
-        from melete.jobs import outlook
-
-        with store.queue() as queue:
-            job = queue_here.found(store, queue, job_id)
-            alive = outlook.workers(queue.engine, queue.home)
-        return queue_here.detail(store, job, alive)
+        return queue_here.detail(store, *queue_here.found(store, job_id))
 
     @router.get("/{job_id}/log")
     def get_job_log(job_id: JobId, asked: Annotated[JobLogAsked, Query()]) -> JobLogPage:
@@ -122,8 +122,7 @@ def _add_reading(router: APIRouter, store: Store) -> None:
 
         Of processes that run side by side the last one's lines come last: `step=` follows one of them.
         """
-        with store.queue() as queue:
-            job = queue_here.found(store, queue, job_id)
+        job, _ = queue_here.found(store, job_id)
         return job_log.page(store, job, asked, asked.step)
 
 
@@ -137,7 +136,7 @@ def _add_asking(router: APIRouter, store: Store) -> None:
             except UnicodeEncodeError as error:
                 raise JobFileError("The text holds half a character (a lone surrogate).") from error
         response.headers["Location"] = f"/api/v1/jobs/{job.id}"
-        return get(job.id)
+        return queue_here.detail(store, *queue_here.found(store, job.id))
 
     @router.post("/{job_id}/pause")
     def pause_job(job_id: JobId) -> JobDetail:
@@ -157,26 +156,23 @@ def _add_asking(router: APIRouter, store: Store) -> None:
     @router.post("/{job_id}/resume")
     def resume_job(job_id: JobId) -> JobDetail:
         """Continue a job that was paused or stopped, from its newest checkpoints."""
-        with store.queue_to_write() as queue:
-            return get(queue.resume(queue_here.found(store, queue, job_id).id).id)
+        return changed(job_id, lambda queue, job: queue.resume(job))
 
     @router.post("/{job_id}/retry")
     def retry_job(job_id: JobId, body: Annotated[RetryBody, Body()] = RetryBody(changes={})) -> JobDetail:  # noqa: B008
         """Try a job again: what has succeeded stays, the rest continues, what is changed starts anew."""
-        with store.queue_to_write() as queue:
-            return get(queue.retry(queue_here.found(store, queue, job_id).id, body.changes).id)
+        return changed(job_id, lambda queue, job: queue.retry(job, body.changes))
 
     def ask(job_id: str, wanted: str) -> JobDetail:
         from melete.jobs.states import Wanted
 
+        return changed(job_id, lambda queue, job: queue.ask(job, Wanted(wanted)))
+
+    def changed(job_id: str, change: Callable[[Queue, str], Job]) -> JobDetail:
+        job, _ = queue_here.found(store, job_id)
         with store.queue_to_write() as queue:
-            return get(queue.ask(queue_here.found(store, queue, job_id).id, Wanted(wanted)).id)
-
-    def get(job_id: str) -> JobDetail:
-        from melete.jobs import outlook
-
-        with store.queue() as queue:
-            return queue_here.detail(store, queue.get(job_id), outlook.workers(queue.engine, queue.home))
+            change(queue, job.id)
+        return queue_here.detail(store, *queue_here.found(store, job.id))
 
 
 def _before(place: str | None) -> tuple[float, str] | None:
