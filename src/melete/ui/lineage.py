@@ -6,20 +6,24 @@ has at most `MOST_NODES`; what is left out is counted.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 MOST_NODES = 120
-WIDTH, HEIGHT = 190, 52
-GAP_X, GAP_Y = 56, 18
+MOST_CHARACTERS = 22
+WIDTH, HEIGHT = 168, 52
+GAP_X, GAP_Y = 44, 18
+DATE = re.compile(r"^\d{8}-\d{6}-")
 
 
 @dataclass(frozen=True)
 class Box:
-    """A node with its place, in pixels."""
+    """A node with what is written in it, and its place in pixels."""
 
     node: dict[str, Any]
+    name: str
     x: int
     y: int
     href: str | None
@@ -63,7 +67,10 @@ def drawing(graph: dict[str, Any]) -> Drawing:
         rows = {name: _middle(made_of[name], places) for name in columns[column]}
         for row, name in enumerate(sorted(rows, key=lambda one: rows[one])):
             places[name] = (column * (WIDTH + GAP_X), row * (HEIGHT + GAP_Y))
-    boxes = [Box(nodes[name], x + 1, y + 1, _href(nodes[name])) for name, (x, y) in places.items()]
+    boxes = [
+        Box(nodes[name], _short(nodes[name]["name"]), x + 1, y + 1, _href(nodes[name]))
+        for name, (x, y) in places.items()
+    ]
     paths = [
         _path(places[source], places[target]) for target, sources in made_of.items() for source in sources
     ]
@@ -103,6 +110,12 @@ def _path(source: tuple[int, int], target: tuple[int, int]) -> str:
     return f"M{x} {y}C{x + bend} {y} {to_x - bend} {to_y} {to_x} {to_y}"
 
 
+def _short(name: str) -> str:
+    """A name without the date of its run, as much of its end as a box has room for."""
+    name = DATE.sub("", name)
+    return name if len(name) <= MOST_CHARACTERS else f"…{name[1 - MOST_CHARACTERS :]}"
+
+
 def _href(node: dict[str, Any]) -> str | None:
     name = node["name"]
     if node["missing"]:
@@ -111,5 +124,5 @@ def _href(node: dict[str, Any]) -> str | None:
         "run": f"/runs/{name}",
         "checkpoint": f"/runs/{name.rpartition(':')[0]}?tab=checkpoints",
         "dataset": f"/datasets/{name}",
-        "deployment": "/models",
+        "deployment": f"/models/deployments/{name.rpartition('_v')[0]}",
     }.get(node["kind"])

@@ -3,19 +3,24 @@
 
 import { ask, signedIn } from "../ask.js";
 
-/** What is served: id, longest context, and the agent behind it, if any. */
+/** What is served: id, longest context, and the agent behind it, if any; an agent's version in use has its plain name. */
 export async function served() {
-  return (await ask("/v1/models")).data.map((one) => ({ id: one.id, context: one.max_model_len, agent: one.agent ?? "" }));
+  const [models, agents] = await Promise.all([ask("/v1/models"), ask("/v1/agents")]);
+  const used = new Set(agents.data.map((one) => one.id));
+  return models.data.filter((one) => !used.has(one.id))
+    .map((one) => ({ id: one.id, context: one.max_model_len, agent: one.agent ?? "" }));
 }
 
 /** What could be loaded, the newest first: references, what they are, and what is said of them. */
 export async function loadable() {
-  const [agents, checkpoints] = await Promise.all([
-    ask("/api/v1/deployments?limit=50"), ask("/api/v1/checkpoints?kind=llm&limit=50"),
+  const [agents, models] = await Promise.all([
+    ask("/api/v1/deployments?limit=50"), ask("/api/v1/models?kind=llm&limit=50"),
   ]);
   return [
     ...agents.data.map((one) => ({ ref: one.name, title: one.name, note: `agent, version ${one.version}` })),
-    ...checkpoints.data.map((one) => ({ ref: one.id, title: one.run, note: `checkpoint, step ${one.step} · ${size(one.bytes)}` })),
+    ...models.data.map(({ id, name, process, newest }) => ({
+      ref: newest.id, title: name ?? id, note: `${process}, step ${newest.step} · ${size(newest.serve_bytes)}`,
+    })),
     { ref: "echo", title: "echo", note: "repeats what you say; no weights, to try things" },
   ];
 }

@@ -1,7 +1,7 @@
 // <chat-box>: the chat page: conversations, one pane or two side by side, the message box, settings, models, code.
 //
 // A conversation is kept in localStorage and shown at /chat#ID; `?model=ID&compare=ID` says who answers a new one, `?q=`
-// what is in the box, `?load=REF` what is loaded first. What is being written in the box survives a reload.
+// what is in the box; a model that is not loaded yet is loaded first. What is being written survives a reload.
 
 import "../el/mark-down.js";
 import { toast } from "../shell.js";
@@ -34,20 +34,22 @@ class ChatBox extends HTMLElement {
 
   clone(name) { return this.parts[`${name}-template`].content.firstElementChild.cloneNode(true); }
 
-  /** Reads what is served, after loading what the address asks for. */
+  /** Reads what is served, and loads the model that the address of a new conversation asks for. */
   async start() {
-    const wanted = new URLSearchParams(location.search).get("load");
-    if (!wanted) return this.refresh();
+    await this.refresh();
+    const wanted = new URLSearchParams(location.search).get("model");
+    if (!wanted || location.hash || this.models.some((one) => one.id === wanted)) return;
+    const late = setTimeout(() => toast(`Loading ${wanted} …`), 500);
     this.tell(`Loading ${wanted} …`);
-    toast(`Loading ${wanted} …`);
-    let made = null;
     try {
-      made = await api.load(wanted);
+      const made = await api.load(wanted);
+      history.replaceState(null, "", address([made.id], ""));
+      await this.refresh(made.id);
+      this.tell(`${made.id} is loaded.`);
     } catch (error) {
       toast(error.message, true);
     }
-    history.replaceState(null, "", `/chat${made ? `?model=${encodeURIComponent(made.id)}` : ""}`);
-    return this.refresh(made?.id);
+    clearTimeout(late);
   }
 
   /** Reads what is served; a model that was just loaded is chosen where none was. @param {string} [loaded] */
@@ -64,7 +66,7 @@ class ChatBox extends HTMLElement {
     for (const [at, element] of this.panes.entries()) {
       const { pane } = element;
       const other = at && served.includes(asked.get("compare")) ? asked.get("compare") : wanted;
-      if (!served.includes(pane.model) && !pane.nodes.length) pane.model = other;
+      if ((loaded && !at || !served.includes(pane.model)) && !pane.nodes.length) pane.model = other;
       element.models();
     }
     this.busy();
