@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import random
@@ -114,6 +115,34 @@ def fill(settings: Settings, folder: Path, *, train: bool = True) -> dict[str, s
     with opened(settings) as queue:
         made["job"] = queue.submit(file).id
     return made
+
+
+def pages_of(url: str) -> dict[str, str]:
+    """All kinds of pages of a server with content in it: a short name to a path.
+
+    The palette knows the pages; each one's first link below itself is one of its things, and links that change only the
+    query are its tabs. So a page that is added is found without being listed.
+    """
+    found: dict[str, str] = {}
+
+    def links(path: str, pattern: str) -> list[str]:
+        try:
+            with urllib.request.urlopen(url + path, timeout=LONGEST_S) as answer:
+                shown = html.unescape(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{path} answers {error.code}: {error.read().decode()[-600:]}") from error
+        return list(dict.fromkeys(re.findall(pattern, shown)))
+
+    for path in links("/parts/palette", r'data-href="([^"]+)"'):
+        name = re.sub(r"\W+", "-", path.strip("/")) or "home"
+        found[name] = path
+        below = [] if path == "/" else links(path, rf'href="({re.escape(path)}/[^"?#]+)"')
+        for thing in [one for one in below if one not in found.values() and not one.endswith("/new")][:1]:
+            found[f"{name}-one"] = thing
+            for tab in links(thing, r'href="([^"]*\?tab=\w+)"'):
+                word = tab.rsplit("=", 1)[1]
+                found[f"{name}-one-{word}"] = tab if tab.startswith("/") else thing + tab
+    return found
 
 
 def answers(url: str) -> bool:

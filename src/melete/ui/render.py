@@ -41,7 +41,7 @@ def html(template: str, status: int = 200, **values: Any) -> HTMLResponse:
 
 
 def ago(time_s: float | None, now_s: float | None = None) -> str:
-    """How long ago a time was, in one unit: `12 s`, `5 min`, `3 h`, `2 d`; a dash for none. `shell.js` says the same."""
+    """How long ago a time was, in one unit: `12 s`, `5 min`, `3 h`, `2 d`; a dash for none. As in `shell.js`."""
     if time_s is None:
         return "–"
     passed_s = max(0.0, (time.time() if now_s is None else now_s) - time_s)

@@ -12,16 +12,8 @@ const list = dialog.querySelector("[role=listbox]");
 let timer = 0;
 let asked = 0;
 
-/** Opens the palette with an empty search. */
-export function open() {
-  if (dialog.open) return dialog.close();
-  box.value = "";
-  dialog.showModal();
-  box.focus();
-  search();
-}
-
-async function search() {
+/** Searches for what stands in the box. */
+export async function search() {
   const number = ++asked;
   const answer = await signedIn(`/parts/palette?q=${encodeURIComponent(box.value)}`).catch(() => null);
   const html = answer?.ok ? await answer.text() : '<p class="soft">The server cannot be reached.</p>';

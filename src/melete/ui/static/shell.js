@@ -20,7 +20,14 @@ export const actions = {
     const open = button.closest(".side").classList.toggle("open");
     button.setAttribute("aria-expanded", String(open));
   },
-  async palette() { (await import("./palette.js")).open(); },
+  async palette() {
+    const dialog = part("palette");
+    if (dialog.open) return dialog.close();
+    dialog.querySelector("input").value = "";
+    dialog.showModal();
+    // What is typed while the script comes is searched then.
+    (await import("./palette.js")).search();
+  },
   keys() { part("keys").showModal(); },
   /** @param {HTMLElement} button */
   close(button) { button.closest("dialog").close(); },
