@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +23,14 @@ from melete import find
 from melete.api.app import PREFIX, ROUTES, create_app
 from melete.serve.server import Server
 from melete.settings import Settings
-from melete.store import database
+from melete.store import database, tokens
 from practice_at_hand import fill_practice
 from runs_at_hand import fill_queue, fill_runs
 
 JUDGED = positive_data_acceptance
 """The one check that is left out: a cursor of other filters is well-formed and refused all the same."""
 RESOURCES = [name.replace("_", "-") for name in find.names(ROUTES)]
-LISTS = [name for name in RESOURCES if name not in ("comparisons", "status")]
+LISTS = [name for name in RESOURCES if name not in ("comparisons", "gateway", "status")]
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
     with database.connect(made.database) as connection:
         fill(connection)
+        tokens.make(connection, "shape", "read", by="tests", now_s=time.time())
+        tokens.write_down(connection, "token", "shape", time.time())
     fill_runs(made)
     fill_queue(made)
     fill_practice(made, tasks=1)
@@ -190,19 +193,56 @@ def answered(case: Any) -> None:
     case.call_and_validate(excluded_checks=[JUDGED], timeout=10)  # seconds
 
 
-@pytest.mark.slow
-def test_document_and_answers_hold_against_generated_requests(settings: Settings) -> None:
+def generated(
+    settings: Settings, methods: set[str], examples: int, only: set[str] | None = None
+) -> tuple[list[str], list[str]]:
+    """Asks every operation with these methods, or only some; returns those that were tried, and what failed."""
     app = Starlette(routes=[Mount(PREFIX, app=create_app(settings))])
     schema = schemathesis.openapi.from_asgi(f"{PREFIX}/openapi.json", app)
-    few = limits(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    tried, failures = 0, []
+    few = limits(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    tried, failures = [], []
     for result in schema.get_all_operations():
         operation = result.ok()
+        if operation.method not in methods or (only and operation.label not in only):
+            continue
+        tried.append(operation.label)
         ask = few(given(case=operation.as_strategy())(answered))
-        tried += 1
         try:
             ask()
         except Exception as error:  # every operation is tried, and all that failed are shown
             failures.append(f"{operation.label}: {error}")
+    return tried, failures
+
+
+@pytest.fixture(scope="module")
+def to_write(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home that may be written to."""
+    home = tmp_path_factory.mktemp("written")
+    made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    fill_runs(made)
+    fill_queue(made)
+    return made
+
+
+WRITES = {"post", "put", "patch", "delete"}
+
+
+def test_some_writes_hold_against_a_few_generated_requests(to_write: Settings) -> None:
+    some = {"POST /jobs", "POST /jobs/{job_id}/retry", "PUT /runs/{run_id}/note"}
+    tried, failures = generated(to_write, WRITES, 5, some)
     assert failures == []
-    assert tried == sum(len(operations) for operations in schema.raw_schema["paths"].values())
+    assert set(tried) == some
+
+
+@pytest.mark.slow
+def test_all_writes_hold_against_generated_requests(to_write: Settings) -> None:
+    tried, failures = generated(to_write, WRITES, 40)
+    assert failures == []
+    assert len(tried) > 15
+
+
+@pytest.mark.slow
+def test_reads_hold_against_generated_requests(settings: Settings) -> None:
+    tried, failures = generated(settings, {"get"}, 30)
+    assert failures == []
+    assert len(tried) > 50

@@ -46,6 +46,11 @@ from melete.settings import Settings
 
 PREFIX = "/api/v1"
 ROUTES = "melete.api.routes"
+REFUSED_WRITES = {
+    "409": "It cannot be as things are now.",
+    "413": "The body is too large.",
+    "507": "The disk is full; nothing half-written is left.",
+}
 
 
 class ErrorDetail(BaseModel):
@@ -130,19 +135,27 @@ def _url_name(name: str) -> str:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's OpenAPI document, without the 422 that we answer as 400."""
+    """FastAPI's OpenAPI document, without the 422 that we answer as 400, and with how a write may be refused."""
     if app.openapi_schema is None:
         servers = [{"url": PREFIX}]
         document = get_openapi(
             title=app.title, version=melete.__version__, routes=app.routes, servers=servers
         )
         for path in document["paths"].values():
-            for operation in path.values():
+            for method, operation in path.items():
                 operation["responses"].pop("422", None)
+                if method != "get":
+                    described = {status: _described(words) for status, words in REFUSED_WRITES.items()}
+                    operation["responses"] = {**described, **operation["responses"]}
         for unused in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(unused, None)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _described(words: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Error"}
+    return {"description": words, "content": {"application/json": {"schema": schema}}}
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

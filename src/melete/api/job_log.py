@@ -51,7 +51,8 @@ def _before(store: Store, job: Job, steps: list[Step], asked: LogAsked, of: str)
         here = within if step.number == last else None
         window = lines.before(_file(store, job, step), here, asked.limit - len(found), asked.search)
         found = _shown(step, window) + found
-        end = end if end is not None else _place(step, window.end)
+        if end is None and (window.end > 0 or step is steps[0]):  # what has said nothing yet is still to come
+            end = _place(step, window.end)
         start = _place(step, window.start)
         if window.start > 0 or len(found) >= asked.limit:
             break

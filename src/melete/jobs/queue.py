@@ -12,9 +12,8 @@ each heartbeat and ends itself.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, Row, and_, insert, or_, select, update
 
+from melete import documents
 from melete.errors import ConfigError, JobFileError, RunStateError, StorageError, UnknownNameError
 from melete.jobs import file as job_file
 from melete.jobs.home import home_id
@@ -89,17 +89,55 @@ class Queue:
             StorageError: the home folder or the database cannot be written; nothing was made.
         """
         read = job_file.read(file)
+        where = str(file.resolve()) if origin is None else origin
+        return self._put(
+            read,
+            lambda folder: shutil.copyfile(file, folder / f"job{file.suffix}"),
+            where,
+            priority,
+            limit_batches,
+        )
+
+    def submit_text(
+        self, text: str, *, priority: int = 0, limit_batches: int | None = None, origin: str = ""
+    ) -> Job:
+        """Checks the text of a job file and puts it into the queue, as `submit` does with a file.
+
+        Raises:
+            JobFileError: the text is wrong, by line and key; nothing was made.
+            StorageError: the home folder or the database cannot be written; nothing was made.
+        """
+        name = file_name(text)
+        document, problems = job_file.check(Path(name), text)
+        if document is None or problems:
+            raise documents.failure(problems, JobFileError)
+        return self._put(
+            document.record,
+            lambda folder: (folder / name).write_text(text, encoding="utf-8"),
+            origin,
+            priority,
+            limit_batches,
+        )
+
+    def _put(
+        self,
+        read: job_file.JobFile,
+        keep: Callable[[Path], object],
+        origin: str,
+        priority: int,
+        limit_batches: int | None,
+    ) -> Job:
+        """Makes the job's folder, in which `keep` writes its file, and its rows."""
         path, now_s = folders.new_folder(self.settings.home / "jobs", read.name)
         try:
-            shutil.copyfile(file, path / f"job{file.suffix}")
+            keep(path)
             rows = step_rows(read, path.name, priority, now_s, limit_batches)
             with alone(self.engine) as connection:
                 connection.execute(
                     insert(JOBS).values(
                         id=path.name, home=self.home, name=read.name,
-                        file=str(file.resolve()) if origin is None else origin, cwd=str(Path.cwd()),
-                        priority=priority, state=JobState.QUEUED, wanted=Wanted.RUN, wanted_s=now_s,
-                        created_s=now_s, tries=1,
+                        file=origin, cwd=str(Path.cwd()), priority=priority, state=JobState.QUEUED,
+                        wanted=Wanted.RUN, wanted_s=now_s, created_s=now_s, tries=1,
                     )
                 )  # fmt: skip
                 connection.execute(insert(STEPS), rows)
@@ -111,21 +149,6 @@ class Queue:
             shutil.rmtree(path, ignore_errors=True)
             raise
         return self.get(path.name)
-
-    def submit_text(self, text: str, *, origin: str = "", **options: Any) -> Job:
-        """Checks the text of a job file and puts it into the queue, as `submit` does with a file.
-
-        Raises:
-            JobFileError: the text is wrong, by line and key; nothing was made.
-            StorageError: the home folder or the database cannot be written; nothing was made.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / file_name(text)
-            file.write_text(text, encoding="utf-8")
-            try:
-                return self.submit(file, origin=origin, **options)
-            except JobFileError as error:
-                raise JobFileError(str(error).replace(f"{folder}/", "")) from error
 
     def get(self, ref: str) -> Job:
         """A job by its id, the unique beginning of one, its name (the newest), or `latest`.
@@ -149,7 +172,7 @@ class Queue:
 
         Args:
             state: only those in this state.
-            name: only those of this name.
+            name: only those whose name holds this, in any case.
             limit: the most.
             before: `(created_s, id)` of the last one of the page before.
         """
@@ -157,7 +180,7 @@ class Queue:
         if state is not None:
             query = query.where(JOBS.c.state == state)
         if name is not None:
-            query = query.where(JOBS.c.name == name)
+            query = query.where(JOBS.c.name.icontains(name, autoescape=True))
         if before is not None:
             made_s, last = before
             older = or_(JOBS.c.created_s < made_s, and_(JOBS.c.created_s == made_s, JOBS.c.id < last))

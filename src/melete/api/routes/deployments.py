@@ -100,9 +100,7 @@ def routes(store: Store) -> APIRouter:
         }
         return DeploymentVersion.model_validate(clean(told))
 
-    @router.post(
-        "", status_code=201, responses={409: {"description": "It exists, or its weights are not whole."}}
-    )
+    @router.post("", status_code=201)
     def deploy_model(request: Request, response: Response, body: DeployBody) -> Deployed:
         """Make the next version of an agent and put it into use; a server that has the agent loaded takes it over."""
         from melete.agents import deploy
@@ -116,7 +114,7 @@ def routes(store: Store) -> APIRouter:
         response.headers["Location"] = f"/api/v1/deployments/{made.name}/versions/{made.version}"
         return _deployed(made.name, settings, loaded)
 
-    @router.post("/{name}/roll-back", responses={409: {"description": "There is no version before."}})
+    @router.post("/{name}/roll-back")
     def roll_back_deployment(request: Request, name: DeploymentName) -> Deployed:
         """Put the version before the one in use into use again."""
         from melete.serve import deployment

@@ -19,7 +19,7 @@ from melete.api.job_records import (
 from melete.api.lines import LogAsked
 from melete.api.queue_here import JobId
 from melete.api.store import Asked, Listed, Store, Text
-from melete.errors import ConfigError, JobFileError
+from melete.errors import ConfigError
 
 if TYPE_CHECKING:
     from melete.jobs.queue import Queue
@@ -36,7 +36,7 @@ class JobAsked(Asked):
     """Which jobs."""
 
     state: JobState | None = None
-    name: Text | None = Field(None, examples=["tiny"])
+    name: Text | None = Field(None, description="Part of the name, in any case.", examples=["tiny"])
 
 
 class JobLogAsked(LogAsked):
@@ -131,10 +131,7 @@ def _add_asking(router: APIRouter, store: Store) -> None:
     def submit_job(body: SubmitBody, response: Response) -> JobDetail:
         """Check the text of a job file and put it into the queue; nothing is made of one that is wrong."""
         with store.queue_to_write() as queue:
-            try:
-                job = queue.submit_text(body.text, priority=body.priority, limit_batches=body.limit_batches)
-            except UnicodeEncodeError as error:
-                raise JobFileError("The text holds half a character (a lone surrogate).") from error
+            job = queue.submit_text(body.text, priority=body.priority, limit_batches=body.limit_batches)
         response.headers["Location"] = f"/api/v1/jobs/{job.id}"
         return queue_here.detail(store, *queue_here.found(store, job.id))
 

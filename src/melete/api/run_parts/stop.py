@@ -25,7 +25,7 @@ def routes(store: Store) -> APIRouter:
     """One request."""
     router = APIRouter()
 
-    @router.post("", status_code=202, responses={409: {"description": "It cannot be stopped from here."}})
+    @router.post("", status_code=202)
     def stop_run(run_id: RunId) -> StopAsked:
         """Ask a run to save a checkpoint and to end; one of the queue is stopped with its job.
 
