@@ -8,7 +8,6 @@ wanted (an alias, an unusual layout, JSON), all of it is written anew; of its co
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ def change(text: str, edits: Sequence[Edit]) -> str:
 
 def _applied(values: Any, edit: Edit) -> Any:
     """The values after an edit; what lies on the way is made."""
-    top = copy.deepcopy(values) if isinstance(values, dict) else {}
+    top = _copy(values) if isinstance(values, dict) else {}
     node: Any = top
     for number, part in enumerate(edit.place[:-1]):
         following = edit.place[number + 1]
@@ -99,13 +98,20 @@ def _applied(values: Any, edit: Edit) -> Any:
     elif edit.act == "remove":
         if _get(node, last, missing := object()) is not missing:
             del node[last]
-            if not node and len(edit.place) > 1 and isinstance(last, str):
+            if not node and len(edit.place) > 1 and isinstance(last, str) and isinstance(edit.place[-2], str):
                 return _applied(top, Edit(edit.place[:-1], "remove"))
     elif isinstance(node, list) and isinstance(last, int):
         other = last + (1 if edit.act == "down" else -1)
         if 0 <= last < len(node) and 0 <= other < len(node):
             node[last], node[other] = node[other], node[last]
     return top
+
+
+def _copy(value: Any) -> Any:
+    """A copy in which nothing is held twice, as aliases do."""
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def _get(node: Any, part: Key, missing: Any = None) -> Any:
@@ -222,7 +228,7 @@ def _remove(text: str, root: yaml.Node, place: Place) -> str:
     if not isinstance(parent, yaml.CollectionNode) or _node(root, place) is None:
         raise _Unusual
     if len(parent.value) == 1 and isinstance(last, str):
-        if len(place) == 1:
+        if len(place) == 1 or isinstance(place[-2], int):
             raise _Unusual
         return _remove(text, root, place[:-1])
     number = last if isinstance(last, int) else [key.value for key, _ in parent.value].index(last)

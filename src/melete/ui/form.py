@@ -213,7 +213,9 @@ def _field(
 def _union(made: Field, schema: Mapping[str, Any], default: Any, value: Any, below: dict[str, Any]) -> None:
     """A choice of a variant, and the fields of the chosen one."""
     tag = schema["discriminator"]["propertyName"]
-    variants: dict[str, Any] = schema["discriminator"].get("mapping", {})
+    order = [one.get("$ref") for one in schema.get("oneOf", ())]
+    mapping: dict[str, str] = schema["discriminator"].get("mapping", {})
+    variants = dict(sorted(mapping.items(), key=lambda pair: order.index(pair[1]) if pair[1] in order else 0))
     given = _object(value)
     chosen = str(given.get(tag, next(iter(variants), "")))
     made.widget, made.reads = "union", "json"
@@ -224,7 +226,17 @@ def _union(made: Field, schema: Mapping[str, Any], default: Any, value: Any, bel
         _, variant = _resolved({"$ref": variants[chosen]}, below["defs"])
         own = {key: one for key, one in variant.get("properties", {}).items() if key != tag}
         same = _object(default) if _object(default).get(tag) == chosen else {}
-        made.fields = make({**variant, "properties": own}, same, given, made.place, **below)
+        at = len(made.place)
+        within = [  # a problem's place names the variant too
+            {
+                **one,
+                "place": [*one["place"][:at], *one["place"][at + (one["place"][at : at + 1] == [chosen]) :]],
+            }
+            for one in below["problems"]
+        ]
+        made.fields = make(
+            {**variant, "properties": own}, same, given, made.place, **{**below, "problems": within}
+        )
 
 
 def _resolved(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> tuple[bool, Mapping[str, Any]]:

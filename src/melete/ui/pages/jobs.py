@@ -5,8 +5,8 @@
     POST /jobs                    submits a text
     POST /jobs/ID/ACTION          pause, stop, kill, resume, retry (with changed values of one process)
 
-Writing a new job is the page `job_new`, which stands before this one: its path could be a job's too. Everything is asked
-of the API; the pages hold no state of their own.
+Writing a new job is the page `job_new`, which stands before this one: its path could be a job's too. Everything is
+asked of the API; the pages hold no state of their own.
 """
 
 from __future__ import annotations
@@ -80,8 +80,10 @@ def _add_list(router: APIRouter, ui: Ui) -> None:
 
 def _add_one(router: APIRouter, ui: Ui) -> None:
     @router.get("/jobs/{job_id}")
-    async def job(request: Request, job_id: str) -> Response:
-        return ui.page(request, "jobs/job.html", **await _one(ui, request, job_id))
+    async def job(request: Request, job_id: str, log: str = "") -> Response:
+        found = await _one(ui, request, job_id)
+        names = [one["name"] for one in found["job"]["steps"]]
+        return ui.page(request, "jobs/job.html", **found, log=log if log in names else "", names=names)
 
     @router.get("/parts/jobs/{job_id}/steps")
     async def steps(request: Request, job_id: str) -> Response:

@@ -186,7 +186,7 @@ class LogView extends HTMLElement {
   }
 
   async ask(query) {
-    const answer = await fetch(`${this.src}?${new URLSearchParams(query)}`);
+    const answer = await fetch(`${this.src}${this.src.includes("?") ? "&" : "?"}${new URLSearchParams(query)}`);
     const said = await answer.json();
     if (answer.ok) return said;
     this.tell(said.error?.message ?? `The server answered ${answer.status}.`);
