@@ -33,14 +33,15 @@ class EntityAsked(Asked):
     until_s: Seconds | None = Field(None, description="First in force before this time.")
 
 
-def entity_routes(store: Store, kind: str) -> APIRouter:
+def entity_routes(store: Store, kind: str, router: APIRouter | None = None) -> APIRouter:
     """A list, newest first, and one by its id.
 
     Args:
         store: what is read.
         kind: provider, harness_profile, variant, experiment or task_card.
+        router: has routes of its own, which are looked at first.
     """
-    router, listing = APIRouter(), entity(kind)
+    router, listing = router or APIRouter(), entity(kind)
 
     @router.get("", name=f"list_{kind}s", summary=f"List {kind.replace('_', ' ')}s, newest first")
     def list_entities(asked: Annotated[EntityAsked, Query()]) -> Listed[Entity]:

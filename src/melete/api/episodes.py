@@ -35,6 +35,7 @@ CONDITIONS = {
     "decoding": "decoding = :decoding",
     "split": "split = :split",
     "task": "task = :task",
+    "name": "name = :name",
     "step": "step = :step",
     "solved": "solved = :solved",
     "failed": "(calls_ok < calls) = :failed",

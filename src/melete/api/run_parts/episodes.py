@@ -21,6 +21,7 @@ class EpisodeAsked(Asked):
     decoding: Literal["free", "greedy", "schema"] | None = None
     split: Text | None = Field(None, examples=["held_out"])
     task: Text | None = Field(None, description="A task's id.", examples=["held_out-0"])
+    name: Text | None = Field(None, description="What its run called it.", examples=["held_out-0"])
     step: int | None = Field(None, ge=0, lt=10**9, description="Of practice.")
     solved: bool | None = None
     failed: bool | None = Field(

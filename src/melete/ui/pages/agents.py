@@ -32,7 +32,7 @@ PAGE = Page(
 )
 TABS = ("about", "tools", "tasks", "runs")
 RUN_TABS = ("proof", "episodes")
-FILTERS = ("phase", "split", "decoding", "task", "step", "solved", "failed", "stopped")
+FILTERS = ("phase", "split", "decoding", "task", "name", "step", "solved", "failed", "stopped")
 PROCESSES = ("agents.train", "agents.evaluate", "agents.demonstrate")
 SCENARIOS = 100
 FIGURES = "tool_reliability,success"
@@ -133,7 +133,7 @@ async def _run(ui: Ui, request: Request, run_id: str) -> dict[str, Any]:
     )
     return {
         "run": run, "proof": proof, "tab": tab, "episodes": episodes, "wanted": wanted, "query": query,
-        "pairs": paired(proof["rows"]), "tools": paired(proof["tools"], "tool"), "figures": FIGURES,
+        "pairs": paired(proof["rows"]), "tools": sorted(paired(proof["tools"], "tool"), key=_calls), "figures": FIGURES,
         "topic": f"/parts/agents/runs/{quote(run_id)}?{topic}",
         "live": run["state"] == "running" or not episodes["complete"],
     }  # fmt: skip
@@ -150,6 +150,11 @@ def paired(rows: list[dict[str, Any]], *further: str) -> list[dict[str, Any]]:
         )
         kept[row["phase"]] = row
     return list(found.values())
+
+
+def _calls(pair: dict[str, Any]) -> tuple[int, str]:
+    """Orders tools: those that are called most first."""
+    return -sum(pair[phase]["calls"] for phase in ("before", "after", "now") if pair[phase]), pair["tool"]
 
 
 async def _episode(ui: Ui, request: Request, run_id: str, episode_id: str) -> dict[str, Any]:

@@ -14,16 +14,16 @@ const VERDICTS = {
 const PARTS = document.createElement("template");
 PARTS.innerHTML = `
   <div class="player-bar" role="toolbar" aria-label="Steps">
-    <button type="button" class="quiet small" data-go="first" aria-label="First step">⏮</button>
-    <button type="button" class="quiet small" data-go="back" aria-label="Step back" aria-keyshortcuts="ArrowLeft">◀</button>
+    <button type="button" class="quiet small" data-go="first" aria-label="First step"><svg class="icon" viewBox="0 0 24 24"><path d="M17 5l-7 7 7 7M6 5v14"/></svg></button>
+    <button type="button" class="quiet small" data-go="back" aria-label="Step back" aria-keyshortcuts="ArrowLeft"><svg class="icon"><use href="#i-back"/></svg></button>
     <button type="button" class="plain" data-go="play" aria-keyshortcuts="Space">Play</button>
-    <button type="button" class="quiet small" data-go="next" aria-label="Step on" aria-keyshortcuts="ArrowRight">▶</button>
-    <button type="button" class="quiet small" data-go="last" aria-label="Last step">⏭</button>
+    <button type="button" class="quiet small" data-go="next" aria-label="Step on" aria-keyshortcuts="ArrowRight"><svg class="icon"><use href="#i-next"/></svg></button>
+    <button type="button" class="quiet small" data-go="last" aria-label="Last step"><svg class="icon" viewBox="0 0 24 24"><path d="M7 5l7 7-7 7M18 5v14"/></svg></button>
     <span class="fine" data-part="at"></span>
     <button type="button" class="quiet small" data-go="view" aria-pressed="false">Conversation</button>
   </div>
   <ol class="timeline" data-part="timeline" aria-label="All steps"></ol>
-  <svg class="reward" data-part="reward" viewBox="0 0 300 44" preserveAspectRatio="none" role="img"><line class="grid"/><polyline/><circle r="3"/></svg>
+  <svg class="reward" data-part="reward" viewBox="0 0 300 44" preserveAspectRatio="none" role="img"><line class="grid"/><line class="now" y1="2" y2="42"/><polyline/></svg>
   <div class="step" data-part="step" tabindex="-1"></div>
   <div class="conversation" data-part="talk" hidden></div>
   <p class="unseen" aria-live="polite" data-part="said"></p>`;
@@ -231,10 +231,8 @@ export class EpisodePlayer extends HTMLElement {
       else button.removeAttribute("aria-current");
     });
     this.querySelector(".timeline [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
-    const [x, y] = this.points[this.at + 1];
-    const dot = this.part("reward").querySelector("circle");
-    dot.setAttribute("cx", x.toFixed(1));
-    dot.setAttribute("cy", y.toFixed(1));
+    const [x] = this.points[this.at + 1];
+    for (const end of ["x1", "x2"]) this.part("reward").querySelector(".now").setAttribute(end, x.toFixed(1));
     this.part("at").textContent = `${this.at + 1} / ${this.steps.length}`;
     this.part("step").replaceChildren(...this.panels(step));
     this.querySelectorAll(".conversation [aria-current]").forEach((one) => one.removeAttribute("aria-current"));
@@ -273,7 +271,7 @@ export class EpisodePlayer extends HTMLElement {
   }
 
   /** @param {string} title @param {Node[]} inside */
-  panel(title, ...inside) { return el("section", "panel", el("h3", "", title), ...inside); }
+  panel(title, ...inside) { return el("section", "panel", el("h3", "", title), el("div", "", ...inside)); }
 
   /** @param {any} observation */
   seen(observation) {
