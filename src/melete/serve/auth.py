@@ -13,6 +13,7 @@ address.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import time
@@ -35,6 +36,10 @@ from melete.settings import Settings
 OPEN = re.compile(r"/health|/static/([0-9a-f]+/)?(melete\.css|theme\.js|icon\.svg|pages/sign_in\.(css|js))")
 CHECKED_EVERY_S = 5.0
 """How often an open stream of events is asked whether its token still holds."""
+
+
+class SignedOut(Exception):
+    """Ends an answer that goes on and on, in the middle: its token opens nothing any more."""
 
 
 class TokenGate:
@@ -86,7 +91,8 @@ class TokenGate:
             access.put(scope, who)
             scope["state"]["still_valid"] = functools.partial(self._still, asked, who)
             send = self._told(asked, who, scope, send)
-        await self._app(scope, receive, send)
+        with contextlib.suppress(SignedOut):
+            await self._app(scope, receive, send)
 
     async def _who(self, asked: Asked) -> Who | None:
         """Who makes a request; None for nobody we know.
@@ -177,10 +183,10 @@ class TokenGate:
     def _told(self, asked: Asked, who: Who, scope: Scope, send: Send) -> Send:
         """A `send` that writes a change down before it is answered, and ends a stream of events with its token."""
         change = self.keys.named and not asked.socket and audited.is_change(asked.method, asked.path)
-        checked_s, endless, over = self._clock(), False, False
+        checked_s, endless = self._clock(), False
 
         async def told(message: Message) -> None:
-            nonlocal checked_s, endless, over
+            nonlocal checked_s, endless
             if message["type"] == "http.response.start":
                 headers = dict(message.get("headers", ()))
                 endless = headers.get(b"content-type", b"").startswith(b"text/event-stream")
@@ -188,13 +194,12 @@ class TokenGate:
                     self.keys.forget()
                     target = scope.get("state", {}).get("changed")
                     await self._porter.write(asked, who, message["status"], target=target)
-            if endless and not over and self._clock() - checked_s >= CHECKED_EVERY_S:
+            elif endless and self._clock() - checked_s >= CHECKED_EVERY_S:
                 checked_s = self._clock()
-                over = not await self._still(asked, who)
-                message = {"type": "http.response.body", "body": b""} if over else message
-                await send(message)
-            elif not over:
-                await send(message)
+                if not await self._still(asked, who):
+                    await send({"type": "http.response.body", "body": b""})
+                    raise SignedOut
+            await send(message)
 
         return told
 
