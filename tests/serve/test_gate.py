@@ -21,6 +21,7 @@ from melete.store.tokens import SIGN_IN_S
 from .conftest import settings_in
 
 FAR = "203.0.113.7"
+LIVE = f"ws{HERE.removeprefix('http')}/api/v1/live"
 EVIL = {"Origin": "http://evil.example"}
 PAGE = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"}
 
@@ -277,37 +278,37 @@ def test_socket_of_a_free_lab_opens_for_its_own_pages(
     if name is None:
         with (
             pytest.raises(WebSocketDisconnect),
-            free.client().websocket_connect("/api/v1/live", headers=headers),
+            free.client().websocket_connect(LIVE, headers=headers),
         ):
             pass
     else:
-        with free.client().websocket_connect("/api/v1/live", headers=headers) as socket:
+        with free.client().websocket_connect(LIVE, headers=headers) as socket:
             assert socket.receive_text() == name
 
 
 def test_socket_with_a_cookie_needs_a_page_of_ours(door: Door) -> None:
     browser = door.browser("s3cret")
-    with browser.websocket_connect("/api/v1/live") as socket:
+    with browser.websocket_connect(LIVE) as socket:
         assert socket.receive_text() == "environment"
     for headers in (EVIL, {"Origin": "http://127.0.0.1:3000"}):
-        with pytest.raises(WebSocketDisconnect), browser.websocket_connect("/api/v1/live", headers=headers):
+        with pytest.raises(WebSocketDisconnect), browser.websocket_connect(LIVE, headers=headers):
             pass
     del browser.headers["origin"]
-    with pytest.raises(WebSocketDisconnect), browser.websocket_connect("/api/v1/live"):
+    with pytest.raises(WebSocketDisconnect), browser.websocket_connect(LIVE):
         pass
 
 
 def test_socket_without_a_token_is_refused_and_with_one_opens(door: Door) -> None:
-    with pytest.raises(WebSocketDisconnect), door.client().websocket_connect("/api/v1/live"):
+    with pytest.raises(WebSocketDisconnect), door.client().websocket_connect(LIVE):
         pass
     secret = door.make("top", "read")
-    with door.client().websocket_connect("/api/v1/live", headers=bearer(secret)) as socket:
+    with door.client().websocket_connect(LIVE, headers=bearer(secret)) as socket:
         assert socket.receive_text() == "top"
 
 
 def test_open_socket_is_told_when_its_token_is_revoked(door: Door) -> None:
     secret = door.make("top", "read")
-    with door.client().websocket_connect("/api/v1/live", headers=bearer(secret)) as socket:
+    with door.client().websocket_connect(LIVE, headers=bearer(secret)) as socket:
         assert socket.receive_text() == "top"
         socket.send_text("?")
         assert socket.receive_text() == "True"
@@ -474,9 +475,9 @@ def test_secrets_are_compared_without_telling_where_they_differ() -> None:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/health", 200), ("/login", 200), ("/static/0123456789ab/melete.css", 200), ("/static/0123456789ab/shell.js", 401),
-     ("/static/0123456789ab/../shell.js", 401), ("/", 401), ("/openapi.json", 401), ("/api/v1/", 401), ("/healthz", 401),
-     ("/login/x", 401), ("//login", 401)],
+    [("/health", 200), ("/login", 200), ("/static/0123456789ab/melete.css", 200),
+     ("/static/0123456789ab/shell.js", 401), ("/static/0123456789ab/../shell.js", 401), ("/", 401),
+     ("/openapi.json", 401), ("/api/v1/", 401), ("/healthz", 401), ("/login/x", 401), ("//login", 401)],
 )  # fmt: skip
 def test_only_health_and_the_sign_in_page_with_its_files_are_open(door: Door, path: str, status: int) -> None:
     assert door.client().get(f"{HERE}{path}").status_code == status
