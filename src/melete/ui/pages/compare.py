@@ -14,6 +14,7 @@ from starlette.responses import Response
 from melete.ui import samples, scores
 from melete.ui.app import Refusal, Ui
 from melete.ui.page import Page
+from melete.ui.pages.runs import called
 
 PAGE = Page("Compare", "/compare", order=35, icon="compare", key="x", summary="Runs side by side.")
 MOST_RUNS = 8
@@ -44,7 +45,7 @@ def routes(ui: Ui) -> APIRouter:
         if len(wanted) > MOST_RUNS:
             problems.append(f"{len(wanted)} runs were given; the first {MOST_RUNS} are shown.")
         everything = request.query_params.get("all") == "1"
-        told = {run["id"]: {"name": run["name"] or run["id"], "begun_s": run["started_s"]} for run in runs}
+        told = {run["id"]: {"name": run["name"], "begun_s": run["started_s"]} for run in runs}
         config = table([flat(run["config"] or {}) for run in runs])
         return ui.page(
             request,
@@ -85,7 +86,7 @@ async def read(ui: Ui, request: Request, wanted: list[str]) -> tuple[list[dict[s
             found: dict[str, Any] = await ui.get(request, f"/runs/{run}")
         except Refusal as refusal:
             return f"{run[:120]}: {refusal}"
-        return found
+        return {**found, "name": called(found)}
 
     found = await asyncio.gather(*(one(run) for run in wanted))
     return [run for run in found if isinstance(run, dict)], [text for text in found if isinstance(text, str)]

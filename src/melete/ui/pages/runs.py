@@ -72,6 +72,7 @@ def routes(ui: Ui) -> APIRouter:
     async def one_run(request: Request, run_id: str, tab: str = "curves") -> Response:
         path = f"/runs/{run_id}"
         run, note = await asyncio.gather(ui.get(request, path), ui.get(request, f"{path}/note"))
+        run["name"] = called(run)
         chosen = next((name for name in TABS if name.lower() == tab.lower()), TABS[0])
         values = await _tab(ui, request, run, chosen)
         return ui.page(
@@ -170,6 +171,11 @@ def figures(last: dict[str, Any], most: int = FIGURES) -> list[tuple[str, float]
     return sorted(numbers, key=rank)[:most]
 
 
+def called(run: dict[str, Any]) -> str:
+    """What people call a run: its name, its name in its job, or its id."""
+    return str(run["name"] or run["step_name"] or run["id"])
+
+
 def _head(run: dict[str, Any]) -> dict[str, Any]:
     """How far a run is: step, total, throughput, time left, what continues it."""
     last, running = run["last"], run["state"] == "running"
@@ -180,7 +186,7 @@ def _head(run: dict[str, Any]) -> dict[str, Any]:
     if running and left_s is None and done and begun_s and not run["resumed"]:
         left_s = (now_s - begun_s) / done * (1 - done)
     return {
-        "step": step,
+        "step": total if run["state"] == "succeeded" and total else step,
         "total": total,
         "done": 1.0 if run["state"] == "succeeded" else done,
         "left_s": left_s if running else None,
@@ -237,11 +243,11 @@ async def _curves(ui: Ui, request: Request, run: dict[str, Any]) -> dict[str, An
     wanted = [one for given in request.query_params.getlist("with") for one in given.split(",")]
     wanted = list(dict.fromkeys(one for one in wanted if one and one != run["id"]))[:7]
     others = (await ui.get(request, "/runs", process=run["process"], limit=20))["data"]
-    told = {run["id"]: {"name": run["name"] or run["id"], "begun_s": run["started_s"]}}
+    told = {run["id"]: {"name": called(run), "begun_s": run["started_s"]}}
     for one in wanted:
         over = await ui.get_or(request, f"/runs/{one}", None)
         if over is not None:
-            told[one] = {"name": over["name"] or one, "begun_s": over["started_s"]}
+            told[one] = {"name": called(over), "begun_s": over["started_s"]}
     return {
         "ids": list(told),
         "about": json.dumps(told),

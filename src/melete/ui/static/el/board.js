@@ -3,13 +3,14 @@
 //   <curve-board runs="ID,ID" about='{…}'> with a <form> of the controls inside </curve-board>
 //
 // The part of a figure's name before its first "/" is its group. What is pinned or hidden is remembered in the browser;
-// the filter is a regular expression and stands in the URL.
+// the filter is a regular expression and stands in the URL. `points=5000` in the URL asks for more points of each curve.
 
 import { live } from "../live.js";
 import "./chart.js";
 import { replaceQuery, view } from "./view.js";
 
 const MOST_CHARTS = 400;
+const asked = new URLSearchParams(location.search);
 
 class CurveBoard extends HTMLElement {
   /** @type {Map<string, HTMLElement>} chart of each figure */
@@ -51,7 +52,7 @@ class CurveBoard extends HTMLElement {
       this.hiddenKeys.clear();
       this.keep();
     });
-    match.value = new URLSearchParams(location.search).get("match") ?? "";
+    match.value = asked.get("match") ?? "";
     match.addEventListener("input", () => {
       replaceQuery({ match: match.value });
       this.arrange();
@@ -134,6 +135,7 @@ class CurveBoard extends HTMLElement {
       chart = document.createElement("melete-chart");
       chart.setAttribute("runs", this.runs.join(","));
       chart.setAttribute("keys", key);
+      chart.setAttribute("points", asked.get("points") ?? "2000");
       chart.setAttribute("about", this.getAttribute("about") ?? "{}");
       chart.className = "card";
       this.charts.set(key, chart);

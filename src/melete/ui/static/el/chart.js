@@ -15,6 +15,10 @@ import { view } from "./view.js";
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3], [4, 2], [12, 4], [1, 4], [6, 2, 1, 2, 1, 2]];
 const FADED = 0.28;
 const NEAR_PX = 200;
+/** Points from which a line is a hair, which software draws several times as fast. */
+const MANY = 1000;
+/** Steps of a time axis, in seconds. */
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 432000, 864000];
 
 /** @param {string} html @returns {HTMLTemplateElement} */
 function template(html) {
@@ -80,6 +84,7 @@ export class MeleteChart extends HTMLElement {
     this.legend = this.querySelector("[data-part=legend]");
     this.notes = this.querySelector("[data-part=notes]");
     this.querySelector("[data-part=label]").textContent = label;
+    for (const button of this.querySelectorAll("[hidden]")) button.hidden = !this.closest("curve-board");
     this.said.id = `said-${crypto.randomUUID()}`;
     this.body.setAttribute("aria-describedby", this.said.id);
     this.body.setAttribute("aria-label", `${label}: arrow keys move the cursor, plus and minus zoom, 0 shows all`);
@@ -292,10 +297,11 @@ export class MeleteChart extends HTMLElement {
     const style = getComputedStyle(this);
     const token = (name) => style.getPropertyValue(name).trim();
     const ink = token("--axis-ink"), line = token("--axis-line");
+    const fine = this.columns.data[0].length > MANY;
     const series = (average) => curves.map((curve, index) => {
       const { colour, dash } = this.look_of(curve, token);
       return {
-        label: curve.key, scale: "y", stroke: colour, dash, width: average ? 1.8 : 1.6,
+        label: curve.key, scale: "y", stroke: colour, dash, width: average ? 1.8 : fine ? 1 : 1.6,
         show: !this.hiddenCurves.has(`${curve.run} ${curve.key}`) && (!average || this.smoothed),
         alpha: !average && this.smoothed ? FADED : 1,
         points: { show: average || this.smoothed ? false : undefined, size: 5, fill: colour },
@@ -311,7 +317,7 @@ export class MeleteChart extends HTMLElement {
         y: view.log ? { distr: 3 } : {},
       },
       axes: [
-        { ...axis, size: 30, space: 64, ...(view.x === "relative" ? { values: (_, at) => at.map(span) }
+        { ...axis, size: 30, space: 64, ...(view.x === "relative" ? { values: (_, at) => at.map(span), incrs: SECONDS }
           : view.x === "step" ? { values: (_, at) => at.map(short) } : {}) },
         { ...axis, size: 56, space: 34, values: (_, at) => at.map((value) => (value === null ? "" : short(value))) },
       ],
@@ -373,6 +379,7 @@ export class MeleteChart extends HTMLElement {
 
   /** Writes the values under the cursor, or the last ones, into the legend. */
   values() {
+    if (!this.columns) return;
     const at = this.plot?.cursor.idxs;
     const hovering = this.plot && this.plot.cursor.left >= 0;
     const count = this.columns.curves.length;

@@ -37,7 +37,7 @@ class View extends EventTarget {
     localStorage.setItem(KEPT, JSON.stringify({ smooth: this.smooth, y, x: this.x }));
     replaceQuery({
       smooth: this.smooth || null, y: this.log ? "log" : null, x: this.x === "step" ? null : this.x,
-      from: this.from, to: this.to,
+      from: this.from === null ? null : Number(this.from.toFixed(3)), to: this.to === null ? null : Number(this.to.toFixed(3)),
     });
   }
 }
