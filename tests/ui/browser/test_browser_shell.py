@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from web_at_hand import HOSTILE, Lab, pages_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
-REFUSED = "the server responded with a status of 404"
-"""What Chromium's console says of each answer that is an error."""
 
 
 def paper(page: Any) -> str:
@@ -37,12 +37,9 @@ def test_home_shows_a_running_run_with_its_progress(page: Any, busy_lab: tuple[L
     at(page, "/")
     card = page.locator(f"#run-{run}")
     card.wait_for()
-    page.wait_for_function("id => document.querySelector(`#${id} progress`)?.value > 0", arg=f"run-{run}")
-    before = card.locator(".under").inner_text()
-    page.wait_for_function(
-        "([id, text]) => document.querySelector(`#${id} .under`).innerText !== text",
-        arg=[f"run-{run}", before],
-    )
+    expect(card.locator("progress")).to_have_attribute("value", re.compile(r"0\.000[1-9]"), timeout=20_000)
+    under = card.locator(".under")
+    expect(under).not_to_have_text(under.inner_text(), timeout=20_000)
     assert "of 1\u202f000\u202f000 steps" in card.inner_text()
 
 
@@ -127,12 +124,9 @@ def test_command_is_copied(page: Any) -> None:
 
 def test_live_part_and_ages_grow_by_themselves(page: Any) -> None:
     at(page, "/ui-kit")
-    page.wait_for_function(
-        "/\\d\\d:\\d\\d:\\d\\d/.test(document.querySelector('[data-live] b')?.innerText ?? '')"
-    )
+    expect(page.locator("[data-live] b")).to_have_text(re.compile(r"\d\d:\d\d:\d\d"), timeout=20_000)
     age = page.locator("time").first
-    before = age.inner_text()
-    page.wait_for_function("text => document.querySelector('time').innerText !== text", arg=before)
+    expect(age).not_to_have_text(age.inner_text(), timeout=20_000)
 
 
 def test_markdown_is_shown(page: Any) -> None:
@@ -160,8 +154,8 @@ def test_page_that_comes_back_from_the_cache_is_live_again(page: Any) -> None:
     page.goto("/search")
     page.go_back()
     page.wait_for_selector("html[data-conn=live]")
-    shown = page.locator("[data-live] b").inner_text()
-    page.wait_for_function("text => document.querySelector('[data-live] b').innerText !== text", arg=shown)
+    clock = page.locator("[data-live] b")
+    expect(clock).not_to_have_text(clock.inner_text(), timeout=20_000)
 
 
 def test_no_page_scrolls_sideways_on_a_phone(phone: Any, lab: Lab) -> None:
