@@ -125,7 +125,7 @@ def test_command_is_copied(page: Any) -> None:
 def test_live_part_and_ages_grow_by_themselves(page: Any) -> None:
     at(page, "/ui-kit")
     expect(page.locator("[data-live] b")).to_have_text(re.compile(r"\d\d:\d\d:\d\d"), timeout=20_000)
-    age = page.locator("time").first
+    age = page.locator(".fine time").first
     expect(age).not_to_have_text(age.inner_text(), timeout=20_000)
 
 
