@@ -18,7 +18,7 @@ export async function loadable() {
   ]);
   return [
     ...agents.data.map((one) => ({ ref: one.name, title: one.name, note: `agent, version ${one.version}` })),
-    ...models.data.map(({ id, name, process, newest }) => ({
+    ...models.data.filter((one) => !one.served_as.length).map(({ id, name, process, newest }) => ({
       ref: newest.id, title: name ?? id, note: `${process}, step ${newest.step} · ${size(newest.serve_bytes)}`,
     })),
     { ref: "echo", title: "echo", note: "repeats what you say; no weights, to try things" },

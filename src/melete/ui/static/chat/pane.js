@@ -13,6 +13,7 @@ import { toast } from "../shell.js";
 const MOST_ROUNDS = 6;
 const MOST_STEPS = 24;
 const REDRAW_MS = 50;
+const ROOMY = 256;
 
 export class ChatPane extends HTMLElement {
   /** Shows a pane of a conversation. @param {any} box the <chat-box> @param {import("./store.js").Pane} pane */
@@ -33,7 +34,9 @@ export class ChatPane extends HTMLElement {
     this.toEnd(true);
   }
 
-  get agent() { return this.box.models.find((one) => one.id === this.pane.model)?.agent ?? ""; }
+  get served() { return this.box.models.find((one) => one.id === this.pane.model); }
+
+  get agent() { return this.served?.agent ?? ""; }
 
   /** Fills the list of models; one that is not loaded any more stays named. */
   models() {
@@ -106,6 +109,7 @@ export class ChatPane extends HTMLElement {
     const redraw = throttle(() => (this.fill(article, node), this.toEnd()), REDRAW_MS);
     const began = performance.now();
     let first = 0;
+    let ended = false;
     try {
       for await (const chunk of complete(request, signal)) {
         const delta = chunk.choices[0]?.delta;
@@ -116,6 +120,7 @@ export class ChatPane extends HTMLElement {
         if (chunk.usage) node.stats = speed(chunk.usage.completion_tokens, began, first, performance.now());
         redraw();
       }
+      ended = true;
     } catch (error) {
       // Half a call cannot be answered, so only the words of a broken answer stay.
       delete node.tool_calls;
@@ -123,8 +128,10 @@ export class ChatPane extends HTMLElement {
     } finally {
       redraw.cancel();
       article.classList.remove("busy");
-      if (node.content || node.tool_calls) this.fill(article, node);
-      else {
+      if (node.content || node.tool_calls || ended) {
+        this.fill(article, node);
+        article.querySelector(".body").finish();
+      } else {
         drop(this.pane, node);
         article.remove();
       }
@@ -194,6 +201,8 @@ export class ChatPane extends HTMLElement {
   request() {
     const { system, temperature, top_p, max_tokens, seed, stop, calculator } = this.box.settings;
     const messages = plain(path(this.pane));
+    // A small context has no room for the description of a tool.
+    const roomy = (this.served?.context ?? Infinity) >= ROOMY;
     const stops = stop.split("\n").filter(Boolean).slice(0, 4);
     return {
       model: this.pane.model,
@@ -204,7 +213,7 @@ export class ChatPane extends HTMLElement {
       ...(max_tokens && { max_tokens: Number(max_tokens) }),
       ...(seed !== "" && { seed: Number(seed) }),
       ...(stops.length && { stop: stops }),
-      ...(calculator && { tools: [CALCULATOR] }),
+      ...(calculator && roomy && { tools: [CALCULATOR] }),
     };
   }
 
@@ -250,7 +259,8 @@ export class ChatPane extends HTMLElement {
     if (body.text !== node.content) body.text = node.content;
     article.classList.toggle("called", Boolean(node.tool_calls));
     const dropped = node.dropped ? `The context is full: without the first ${node.dropped} messages` : "";
-    article.querySelector(".stats").textContent = [node.stats, dropped].filter(Boolean).join(" · ");
+    const blank = node.stats && !node.content && !node.tool_calls && !node.verdict ? "an empty answer" : "";
+    article.querySelector(".stats").textContent = [blank, node.stats, dropped].filter(Boolean).join(" · ");
     const cards = article.querySelector(".cards");
     const calls = node.withheld ? [{ function: { name: "message", arguments: "" } }] : node.tool_calls ?? [];
     for (const [at, call] of calls.entries()) {

@@ -72,6 +72,13 @@ export class MarkDown extends HTMLElement {
     }, PAUSE_MS);
   }
 
+  /** Shows at once what is still to be shown: nothing more will come. */
+  finish() {
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    if (this.#shown !== this.#text) this.#show();
+  }
+
   async #show() {
     const tools = await (loading ??= load()).catch(() => null);
     const text = this.#shown = this.#text;
