@@ -181,8 +181,8 @@ def test_served_api_asks_for_the_token(settings: Settings, token: str | None, st
         assert httpx.get(f"{server.url}{PREFIX}/sessions", headers=headers).status_code == status
 
 
-def test_served_api_refuses_pages_of_other_sites(settings: Settings) -> None:
-    with Server({}, settings, mounts={PREFIX: create_app(settings)}) as server:
+def test_served_api_refuses_pages_of_other_sites(to_write: Settings) -> None:
+    with Server({}, to_write, mounts={PREFIX: create_app(to_write)}) as server:
         foreign = httpx.get(f"{server.url}{PREFIX}/sessions", headers={"Origin": "http://evil.example"})
         assert foreign.status_code == 403
         assert httpx.get(f"{server.url}{PREFIX}/sessions").json()["data"]

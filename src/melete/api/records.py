@@ -84,7 +84,9 @@ class Note(BaseModel):
 
     run: str = Field(examples=["20261120-123405-pretrain-a1f3"])
     text: str = Field(description="Markdown; empty where there is none.", examples=["Diverged at 300."])
-    revision: str = Field(description="Digest of the text: send it as `If-Match` to write over just this one.")
+    revision: str = Field(
+        description="Digest of the text: send it as `If-Match` to write over just this one."
+    )
 
 
 class StopAsked(BaseModel):
@@ -262,6 +264,46 @@ class DatasetDetail(DatasetSummary):
     use: str
     splits: list[str] = Field(description="Empty where it is not at hand.")
     fingerprint: str = Field(description="sha256 that identifies its content.")
+    images: int = Field(description="Images that it holds: GET /datasets/{id}/images.")
+    episodes: int = Field(description="Episodes that it holds: GET /datasets/{id}/episodes.")
+
+
+class DatasetImage(BaseModel):
+    """One image of a dataset."""
+
+    index: int = Field(examples=[0])
+    image: str = Field(
+        description="Its path below /api/v1.", examples=["/datasets/image_noto_emoji/images/0"]
+    )
+    caption: str | None
+    row: dict[str, Any] | None = Field(description="All that is said of it.")
+
+
+class DatasetEpisode(BaseModel):
+    """One episode of a dataset."""
+
+    index: int = Field(examples=[0])
+    label: str | None = Field(description="What it is about, where the set says so.")
+    steps: int
+    first: int = Field(description="Number of its first frame: GET /datasets/{id}/images/{number}.")
+    strip: str = Field(
+        description="Some frames side by side, as PNG: a path below /api/v1.",
+        examples=["/datasets/robot_pusht/episodes/0/strip"],
+    )
+
+
+class EpisodeFigure(BaseModel):
+    """One number of each step."""
+
+    key: str = Field(examples=["action.0"])
+    values: list[float | None]
+
+
+class DatasetEpisodeDetail(DatasetEpisode):
+    """One episode with what was observed and done."""
+
+    every: int = Field(description="The figures have each n-th step.")
+    figures: list[EpisodeFigure] = Field(description="24 at most.")
 
 
 class DatasetCard(BaseModel):
@@ -309,7 +351,9 @@ class ScenarioDetail(ScenarioSummary):
     system_prompt: str
     tools: list[dict[str, Any]] = Field(description="In OpenAI's form.")
     criteria: list[NamedText]
-    guard: dict[str, Any] = Field(description="What judges every call before it is executed; empty if not playable.")
+    guard: dict[str, Any] = Field(
+        description="What judges every call before it is executed; empty if not playable."
+    )
     datasets: list[str]
     unavailable: str | None = Field(description="Why it cannot be played here; null if it can.")
 

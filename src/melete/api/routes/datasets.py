@@ -1,4 +1,4 @@
-"""Datasets: those of this home, those made here and the known public sets, with their rows."""
+"""Datasets: those of this home, those made here and the known public sets, with their rows, images and episodes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,26 @@ from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
 
 from melete import find
-from melete.api import paging
+from melete.api import dataset_images, paging
 from melete.api.cards import Cards
 from melete.api.clean import clean, text
-from melete.api.records import DatasetCard, DatasetDetail, DatasetRow, DatasetSource, DatasetSummary
-from melete.api.store import Asked, Listed, Store, Text
+from melete.api.dataset_images import ImageAsked, Index
+from melete.api.frames import FrameReader
+from melete.api.records import (
+    DatasetCard,
+    DatasetDetail,
+    DatasetEpisode,
+    DatasetEpisodeDetail,
+    DatasetImage,
+    DatasetRow,
+    DatasetSource,
+    DatasetSummary,
+)
+from melete.api.store import PLAIN, Asked, Listed, Store, Text
 from melete.datasets import card, registry
 from melete.datasets.dataset import Dataset, Shard
 from melete.datasets.manifest import Manifest
@@ -37,11 +49,20 @@ HELD = 16
 """Places that are kept, each with an open file."""
 
 
+TOLD = ("licence_notes", "how_to_get", "changes", "known_issues", "use")
+"""Fields that a manifest and an answer have in common."""
+PNG: dict[int | str, dict[str, Any]] = {200: {"description": "A PNG file.", "content": {"image/png": {}}}}
+IMAGE: dict[int | str, dict[str, Any]] = {200: {"description": "An image.", "content": {"image/*": {}}}}
+
+
 class DatasetAsked(Asked):
     """Which datasets."""
 
     kind: Text | None = Field(None, description="text, conversations, rows or files.", examples=["text"])
     at_hand: bool | None = Field(None, description="Only those that can be read here, or only the others.")
+    search: Text | None = Field(
+        None, min_length=1, description="Only those with this text in name or description.", examples=["chat"]
+    )
 
 
 class RowAsked(Asked):
@@ -54,8 +75,21 @@ class RowAsked(Asked):
     start: int = Field(0, ge=0, le=10**12, description="Index of the first item, where there is no cursor.")
 
 
+class SplitAsked(BaseModel):
+    """Of which split."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    split: Text | None = Field(None, description="The first one by default.", examples=["train"])
+
+
+FieldPath = Annotated[
+    str, Path(max_length=200, pattern=PLAIN, description="Dotted path of a field.", examples=["image"])
+]
+
+
 def routes(store: Store) -> APIRouter:
-    """A list by name, one of it, its card and its rows."""
+    """A list by name, one of it, its card, its rows, images and episodes."""
     router, settings, reader = APIRouter(), store.settings, Reader()
     cards = Cards(settings)
 
@@ -63,10 +97,15 @@ def routes(store: Store) -> APIRouter:
     def list_datasets(asked: Annotated[DatasetAsked, Query()]) -> Listed[DatasetSummary]:
         """List datasets by name."""
         every = (_summary(_manifest(name, settings), settings) for name in registry.names(settings))
+        wanted = (asked.search or "").lower()
         found = [
-            one for one in every if asked.kind in (None, one.kind) and asked.at_hand in (None, one.at_hand)
+            one
+            for one in every
+            if asked.kind in (None, one.kind)
+            and asked.at_hand in (None, one.at_hand)
+            and wanted in f"{one.name} {one.description}".lower()
         ]
-        of = f"datasets {asked.kind} {asked.at_hand}"
+        of = f"datasets {asked.kind} {asked.at_hand} {wanted}"
         return paging.page(found, lambda one: one.name, of=of, limit=asked.limit, cursor=asked.cursor)
 
     @router.get("/{name}")
@@ -75,18 +114,15 @@ def routes(store: Store) -> APIRouter:
         manifest = _manifest(_known(name, settings), settings)
         summary = _summary(manifest, settings)
         opened = registry.open(name, settings) if summary.at_hand else None
-        return DatasetDetail(
+        told = {
             **summary.model_dump(),
-            licence_notes=manifest.licence_notes,
-            obligations=card.obligations(manifest),
-            sources=[DatasetSource(**source.model_dump()) for source in manifest.sources],
-            how_to_get=manifest.how_to_get,
-            changes=manifest.changes,
-            known_issues=manifest.known_issues,
-            use=manifest.use,
-            splits=opened.splits if opened else [],
-            fingerprint=opened.fingerprint if opened else manifest.fingerprint,
-        )
+            **{key: getattr(manifest, key) for key in TOLD},
+            "obligations": card.obligations(manifest),
+            "sources": [DatasetSource(**source.model_dump()) for source in manifest.sources],
+            "splits": opened.splits if opened else [],
+            "fingerprint": opened.fingerprint if opened else manifest.fingerprint,
+        }
+        return dataset_images.detail(told, opened)
 
     @router.get("/{name}/card")
     def get_dataset_card(name: DatasetName) -> DatasetCard:
@@ -101,9 +137,81 @@ def routes(store: Store) -> APIRouter:
         split = asked.split or next(iter(opened.splits), "")
         of = f"rows {opened.manifest.id} {split} {asked.search or ''}"
         start = paging.place(asked.cursor, of, int)
-        return reader.page(opened, split, asked, asked.start if start is None else start, of)
+        return reader.page(
+            opened, split, asked.start if start is None else start, of, asked.limit, asked.search
+        )
 
+    _add_images(router, settings, reader)
     return router
+
+
+def _add_images(router: APIRouter, settings: Settings, reader: Reader) -> None:
+    seen = FrameReader()
+
+    @router.get("/{name}/rows/{index}/image/{field:path}", response_class=Response, responses=IMAGE)
+    def get_dataset_row_image(
+        name: DatasetName, index: Index, field: FieldPath, asked: Annotated[SplitAsked, Query()]
+    ) -> Response:
+        """The image that a row carries in one of its fields: a file of the set, or a `data:` URL; 10 MB at most."""
+        opened = registry.open(_known(name, settings), settings)
+        split = asked.split or next(iter(opened.splits), "")
+        item = next(_items(opened.shards(split), index), None)
+        if item is None:
+            raise UnknownNameError("row", str(index), [])
+        return dataset_images.carried(opened, item if isinstance(item, dict) else {}, field)
+
+    @router.get("/{name}/images")
+    def list_dataset_images(name: DatasetName, asked: Annotated[ImageAsked, Query()]) -> Listed[DatasetImage]:
+        """List images with their captions; a search looks through at most 5,000 captions for one page."""
+        opened = registry.open(_known(name, settings), settings)
+        frames = dataset_images.needed(opened)
+        of = f"images {opened.manifest.id} {asked.search or ''}"
+        begun = paging.place(asked.cursor, of, int)
+        start = asked.start if begun is None else begun
+        split = dataset_images.captions_of(opened, frames)
+        if split is None:
+            rows = [DatasetRow(index=at, text=None, row=None) for at in range(start, frames.count)][
+                : asked.limit
+            ]
+            end = start + len(rows)
+            more = paging.cursor_at(end, of) if end < frames.count else None
+        else:
+            page = reader.page(opened, split, start, of, asked.limit, asked.search)
+            rows, more = page.data, page.next_cursor
+        data = [
+            DatasetImage(
+                index=row.index,
+                image=dataset_images.path_of(name, row.index),
+                caption=dataset_images.caption(row.row, row.text),
+                row=row.row,
+            )
+            for row in rows
+        ]
+        return Listed[DatasetImage](object="list", data=data, next_cursor=more)
+
+    @router.get("/{name}/images/{index}", response_class=Response, responses=PNG)
+    def get_dataset_image(name: DatasetName, index: Index) -> Response:
+        """One image, or frame, as PNG."""
+        opened = registry.open(_known(name, settings), settings)
+        return dataset_images.image(seen, dataset_images.needed(opened), index)
+
+    @router.get("/{name}/episodes")
+    def list_dataset_episodes(name: DatasetName, asked: Annotated[Asked, Query()]) -> Listed[DatasetEpisode]:
+        """List episodes in order, each with a strip of its frames."""
+        opened = registry.open(_known(name, settings), settings)
+        return dataset_images.episodes(name, dataset_images.needed(opened), asked)
+
+    @router.get("/{name}/episodes/{index}")
+    def get_dataset_episode(name: DatasetName, index: Index) -> DatasetEpisodeDetail:
+        """One episode with what was observed and done in each step."""
+        opened = registry.open(_known(name, settings), settings)
+        return dataset_images.episode(name, dataset_images.needed(opened), index)
+
+    @router.get("/{name}/episodes/{index}/strip", response_class=Response, responses=PNG)
+    def get_dataset_episode_strip(name: DatasetName, index: Index) -> Response:
+        """Eight frames of an episode side by side, as PNG."""
+        opened = registry.open(_known(name, settings), settings)
+        return dataset_images.film(seen, dataset_images.needed(opened), index)
 
 
 def _known(name: str, settings: Settings) -> str:
@@ -155,33 +263,37 @@ class Reader:
         self._held: OrderedDict[tuple[str, str, int], Iterator[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def page(self, opened: Dataset, split: str, asked: RowAsked, start: int, of: str) -> Listed[DatasetRow]:
-        """Items from an index on."""
+    def page(
+        self, opened: Dataset, split: str, start: int, of: str, limit: int, search: str | None = None
+    ) -> Listed[DatasetRow]:
+        """Items from an index on; the cursor belongs to `of`."""
         if not opened.splits:
             raise DatasetError(
                 f"{opened.manifest.id} has no splits: its files are read by the systems that use them."
             )
-        key = (opened.fingerprint, split, start, asked.limit, asked.search)
+        key = (opened.fingerprint, split, start, of, limit, search)
         with self._lock:
             known = self._pages.get(key)
         if known is None:
-            known = self._read(opened, split, asked, start, of)
+            known = self._read(opened, split, start, of, limit, search)
             with self._lock:
                 self._pages[key] = known
                 while len(self._pages) > PAGES:
                     self._pages.popitem(last=False)
         return known
 
-    def _read(self, opened: Dataset, split: str, asked: RowAsked, start: int, of: str) -> Listed[DatasetRow]:
+    def _read(
+        self, opened: Dataset, split: str, start: int, of: str, limit: int, search: str | None
+    ) -> Listed[DatasetRow]:
         items = self._take(opened, split, start)
         found: list[DatasetRow] = []
-        place, wanted = start, (asked.search or "").lower()
-        for item in islice(items, SEARCHED if wanted else asked.limit):
+        place, wanted = start, (search or "").lower()
+        for item in islice(items, SEARCHED if wanted else limit):
             row = _row(place, item)
             place += 1
             if not wanted or wanted in row.model_dump_json().lower():
                 found.append(row)
-            if len(found) == asked.limit:
+            if len(found) == limit:
                 break
         after = next(items, None)
         if after is None:
