@@ -6,6 +6,7 @@ No page runs an inline script or style, and none loads anything from another hos
 from __future__ import annotations
 
 import math
+import json
 import time
 from functools import cache
 from pathlib import Path
@@ -106,6 +107,11 @@ def headline(last: dict[str, Any], most: int = 3) -> list[tuple[str, Any]]:
     return [(key, shown[key]) for key in [*first, *(key for key in shown if key not in first)][:most]]
 
 
+def as_json(value: Any) -> str:
+    """A value as JSON for people; unlike `tojson` it is plain text, which the template escapes."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -115,6 +121,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(ago=ago, duration=duration, size=size, number=number, headline=headline)
+    environment.filters.update(ago=ago, duration=duration, size=size, number=number, headline=headline, as_json=as_json)
     environment.globals.update(asset=assets.url, now_s=time.time)
     return environment
