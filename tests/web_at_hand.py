@@ -117,11 +117,15 @@ def fill(settings: Settings, folder: Path, *, train: bool = True) -> dict[str, s
     return made
 
 
-def pages_of(url: str) -> dict[str, str]:
+def pages_of(url: str, *, broken: list[str] | None = None) -> dict[str, str]:
     """All kinds of pages of a server with content in it: a short name to a path.
 
     The palette knows the pages; each one's first link below itself is one of its things, and links that change only the
     query are its tabs. So a page that is added is found without being listed.
+
+    Args:
+        url: of the server.
+        broken: takes what cannot be shown, which is an error otherwise.
     """
     found: dict[str, str] = {}
 
@@ -130,6 +134,9 @@ def pages_of(url: str) -> dict[str, str]:
             with urllib.request.urlopen(url + path, timeout=LONGEST_S) as answer:
                 shown = html.unescape(answer.read().decode())
         except urllib.error.HTTPError as error:
+            if broken is not None:
+                broken.append(path)
+                return []
             raise AssertionError(f"{path} answers {error.code}: {error.read().decode()[-600:]}") from error
         return list(dict.fromkeys(re.findall(pattern, shown)))
 
