@@ -23,7 +23,7 @@ class JobForm extends HTMLElement {
     this.begun = this.editor.value;
     const form = this.part("form");
     form.addEventListener("input", ({ target }) => target.matches("[data-place]") && this.changed(target, TYPING_MS));
-    form.addEventListener("change", ({ target }) => target.matches("[data-place]") && this.changed(target, 0));
+    form.addEventListener("change", ({ target }) => this.edits.has(target.dataset.place) && this.changed(target, 0));
     this.addEventListener("edit", () => this.touch(TYPING_MS));
     this.addEventListener("click", ({ target }) => this.pressed(target));
     this.addEventListener("keydown", (event) => {
@@ -99,18 +99,23 @@ class JobForm extends HTMLElement {
       if (version === this.version) this.settled = version;
     } catch (error) {
       if (error.name === "AbortError") return;
+      if (version !== this.version) return;
+      this.part("away").hidden = error.status !== 0;
       if (error.status === 0) {
         this.timer = setTimeout(() => this.ask(), AGAIN_MS);
         return;
       }
-      this.edits.clear();
       toast(error.message, true);
+      // A text that was broken meanwhile takes no edits; what is wrong with it is said without them.
+      if (held.length) this.timer = setTimeout(() => this.ask());
+      this.edits.clear();
     }
   }
 
   /** @param {{text: string, form: string | null, side: string, marks: any[], ok: boolean}} answer */
   take(answer) {
     this.edits.clear();
+    this.part("away").hidden = true;
     if (answer.text !== this.editor.value) {
       this.editor.value = answer.text;
       this.keep();
