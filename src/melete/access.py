@@ -67,7 +67,7 @@ class Rule:
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 RULES = (
     Rule(r"/logout", Role.READ),
-    Rule(r"(/api/v1|/parts)?/jobs/(check|draft)|(/api/v1)?/processes/[^/]+/job", Role.READ),
+    Rule(r"(/api/v1|/parts)?/jobs/(check|draft)|(/api/v1)?/processes/[^/]+/job", Role.READ, ("POST",)),
     Rule(r"(/api/v1|/parts|/settings)?/(tokens|audit)(/.*)?", Role.ADMIN),
     Rule(r"(/api/v1)?/deployments(/.*)?", Role.ADMIN, UNSAFE),
     Rule(r"/v1/agents(/[^/]+/rollback)?", Role.ADMIN, UNSAFE),

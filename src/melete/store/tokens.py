@@ -215,15 +215,21 @@ def used(connection: Connection, token: Token, now_s: float) -> None:
 
 
 def begin(
-    connection: Connection, token_hash: str, *, address: str, browser: str, now_s: float
+    connection: Connection,
+    token_hash: str,
+    *,
+    address: str,
+    browser: str,
+    now_s: float,
+    most: int = MOST_SIGN_INS,
 ) -> tuple[SignIn, str]:
-    """Signs a browser in.
+    """Signs a browser in; of too many sign-ins those that were not used for longest end.
 
     Returns:
         The sign-in, and what its cookie is to hold.
     """
     connection.execute(delete(SIGN_IN).where(SIGN_IN.c.expires_s <= now_s))
-    oldest = select(SIGN_IN.c.id).order_by(SIGN_IN.c.last_seen_s.desc()).offset(MOST_SIGN_INS - 1)
+    oldest = select(SIGN_IN.c.id).order_by(SIGN_IN.c.last_seen_s.desc()).offset(most - 1).limit(most)
     connection.execute(delete(SIGN_IN).where(SIGN_IN.c.id.in_(oldest)))
     cookie = secrets.token_urlsafe(32)
     browser = "".join(letter for letter in browser if letter.isprintable())[:200]
