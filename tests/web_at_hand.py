@@ -43,18 +43,20 @@ class Lab:
     Attributes:
         settings: of the home.
         url: of the server, without a slash at its end.
+        program: what Python is to run; by default Melete with the tests' own processes.
         made: ids by what they name: `first`, `second`, `hostile`, `pretrain`, `job`, `dataset`.
     """
 
     settings: Settings
     made: dict[str, str] = field(default_factory=dict)
     url: str = ""
+    program: tuple[str, ...] = (str(TRIAL),)
     child: subprocess.Popen[str] | None = None
 
     def start(self, *arguments: str, port: int = 0, **environ: str) -> None:
         """Starts the server, and waits until it answers."""
         self.child = subprocess.Popen(
-            [sys.executable, str(TRIAL), "serve", "--no-model", "--port", str(port), *arguments],
+            [sys.executable, *self.program, "serve", "--no-model", "--port", str(port), *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, "MELETE_HOME": str(self.settings.home), "PYTHONUNBUFFERED": "1", **environ},
         )  # fmt: skip

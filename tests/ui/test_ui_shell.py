@@ -18,10 +18,17 @@ from melete.ui import assets, render
 from runs_at_hand import fill_runs
 
 
-@pytest.fixture
-def site(home: Settings) -> Iterator[TestClient]:
-    """Pages and API over an empty home, without a gate."""
-    app = Starlette(routes=[Mount(path, one) for path, one in mounts(home).items()])
+@pytest.fixture(scope="module")
+def home_at_hand(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """An empty home for all tests of this file."""
+    folder = tmp_path_factory.mktemp("home")
+    return Settings(home=folder, data=None, database=f"sqlite:///{folder / 'melete.db'}", token=None)
+
+
+@pytest.fixture(scope="module")
+def site(home_at_hand: Settings) -> Iterator[TestClient]:
+    """Pages and API over a home, without a gate."""
+    app = Starlette(routes=[Mount(path, one) for path, one in mounts(home_at_hand).items()])
     with TestClient(app) as client:
         yield client
 
@@ -70,8 +77,8 @@ def test_palette_says_what_it_did_not_find_as_text(site: TestClient) -> None:
     assert "&lt;b&gt;x&lt;/b&gt;" in text
 
 
-def test_search_finds_runs_by_name_and_by_id(site: TestClient, home: Settings) -> None:
-    first, second = fill_runs(home)
+def test_search_finds_runs_by_name_and_by_id(site: TestClient, home_at_hand: Settings) -> None:
+    first, second = fill_runs(home_at_hand)
     assert f'href="/runs/{second}"' in site.get("/search", params={"q": "secon"}).text
     assert f'href="/runs/{first}"' in site.get("/search", params={"q": first}).text
 
@@ -126,3 +133,13 @@ def test_number_is_said_with_few_digits(value: object, said: str) -> None:
 def test_figures_that_people_watch_come_first() -> None:
     last = {"step": 3, "time_s": 9.0, "gradient_norm": 0.1, "loss": 2.0, "word": "x", "lr": 0.3}
     assert render.headline(last, 2) == [("loss", 2.0), ("gradient_norm", 0.1)]
+
+
+def test_modules_that_a_script_imports_are_asked_for_at_once(tmp_path: Path, site: TestClient) -> None:
+    (tmp_path / "el").mkdir()
+    (tmp_path / "el" / "a.js").write_text('import { b } from "../b.js";\nimport("./later.js");\n')
+    (tmp_path / "b.js").write_text('import {\n  c,\n} from "./el/c.js";\nexport * from "./el/a.js";')
+    (tmp_path / "el" / "c.js").write_text("")
+    assert assets.Tree(tmp_path).imports("el/a.js") == ["b.js", "el/c.js"]
+    preloaded = re.findall(r'modulepreload" href="[^"]*/([\w.-]+)"', site.get("/").text)
+    assert {"ask.js", "live.js", "keys.js", "drafts.js"} <= set(preloaded)

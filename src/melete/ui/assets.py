@@ -9,6 +9,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import mimetypes
+import posixpath
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ STATIC = Path(__file__).parent / "static"
 LOOK_S = 1.0
 WORTH_BYTES = 600
 """Smaller files are not compressed."""
+IMPORT = re.compile(r"""^\s*(?:import|export)\b[^"';(]*["'](\.{1,2}/[^"']+)["']""", re.M)
+"""What a module asks for before it runs; `import("…")` comes later."""
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 
 
@@ -57,6 +61,7 @@ class Tree:
 
     def __post_init__(self) -> None:
         self._assets: dict[str, Asset] = {}
+        self._imports: dict[str, list[str]] = {}
         self.current()
 
     def current(self) -> str:
@@ -72,9 +77,32 @@ class Tree:
             digest = hashlib.sha256()
             for name, file in zip(names, files, strict=True):
                 digest.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-            self._seen, self.version, self._assets = seen, digest.hexdigest()[:12], {}
+            self._seen, self.version = seen, digest.hexdigest()[:12]
+            self._assets, self._imports = {}, {}
         self._looked_s = now_s
         return self.version
+
+    def imports(self, name: str) -> list[str]:
+        """The modules that a script imports at once, and those that they import; so that none waits for another."""
+        self.current()
+        if name not in self._imports:
+            found: list[str] = []
+            wanted = [name]
+            while wanted:
+                one = wanted.pop()
+                asset = self.asset(one)
+                text = (
+                    asset.body.decode("utf-8", "replace")
+                    if asset is not None and "vendor/" not in one
+                    else ""
+                )
+                for path in IMPORT.findall(text):
+                    module = posixpath.normpath(posixpath.join(posixpath.dirname(one), path))
+                    if module != name and module not in found:
+                        found.append(module)
+                        wanted.append(module)
+            self._imports[name] = found
+        return self._imports[name]
 
     def asset(self, name: str) -> Asset | None:
         """A file by its path below the folder; None where there is none."""
@@ -104,6 +132,11 @@ def version() -> str:
 def url(name: str) -> str:
     """Where a static file is, such as `melete.css`."""
     return f"/static/{version()}/{name}"
+
+
+def preloads(name: str) -> list[str]:
+    """Where the modules are that a script asks for before it runs."""
+    return [url(one) for one in TREE.imports(name)]
 
 
 class Assets:

@@ -5,8 +5,8 @@ No page runs an inline script or style, and none loads anything from another hos
 
 from __future__ import annotations
 
-import math
 import json
+import math
 import time
 from functools import cache
 from pathlib import Path
@@ -121,6 +121,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(ago=ago, duration=duration, size=size, number=number, headline=headline, as_json=as_json)
-    environment.globals.update(asset=assets.url, now_s=time.time)
+    environment.filters.update(
+        ago=ago, duration=duration, size=size, number=number, headline=headline, as_json=as_json
+    )
+    environment.globals.update(asset=assets.url, preloads=assets.preloads, now_s=time.time)
     return environment
