@@ -34,9 +34,31 @@ SYSTEMS = {
 """Headings; a system that is not here has its own name."""
 
 
+class Schemas:
+    """What forms are made of; it stays the same while the server runs, so each is asked for once.
+
+    Args:
+        ui: asks the API.
+    """
+
+    def __init__(self, ui: Ui) -> None:
+        self._ui = ui
+        self._known: dict[str, Any] = {}
+
+    async def get(self, request: Request, path: str) -> Any:
+        """What the API says at a path.
+
+        Raises:
+            Refusal: there is no such process.
+        """
+        if path not in self._known:
+            self._known[path] = await self._ui.get(request, path)
+        return self._known[path]
+
+
 def routes(ui: Ui) -> APIRouter:
     """The page, and the answer to each change."""
-    router = APIRouter()
+    router, schemas = APIRouter(), Schemas(ui)
 
     @router.get("/jobs/new")
     async def new(
@@ -47,7 +69,11 @@ def routes(ui: Ui) -> APIRouter:
         source, text = await _begun(ui, request, process, example, job)
         draft = await ui.send(request, "POST", "/jobs/draft", {"text": text})
         return ui.page(
-            request, "jobs/new.html", source=source, may=may(request), **await _shown(ui, request, draft)
+            request,
+            "jobs/new.html",
+            source=source,
+            may=may(request),
+            **await _shown(ui, schemas, request, draft),
         )
 
     @router.get("/parts/jobs/choices")
@@ -60,7 +86,7 @@ def routes(ui: Ui) -> APIRouter:
         for one in asked.get("edits", ()):
             edits.append(await _edit(ui, request, text, one))
         found = await ui.send(request, "POST", "/jobs/draft", {"text": text, "edits": edits})
-        shown = await _shown(ui, request, found)
+        shown = await _shown(ui, schemas, request, found)
         return JSONResponse(
             {
                 "text": found["text"],
@@ -126,21 +152,21 @@ def _step(process: str, steps: list[dict[str, Any]]) -> dict[str, Any]:
     return {"process": process, "name": f"{stem}-{number}"}
 
 
-async def _shown(ui: Ui, request: Request, draft: dict[str, Any]) -> dict[str, Any]:
+async def _shown(ui: Ui, schemas: Schemas, request: Request, draft: dict[str, Any]) -> dict[str, Any]:
     """What form and side show of a draft."""
     values = draft["values"] or {}
-    schema = await ui.get(request, "/jobs/schema")
+    schema = await schemas.get(request, "/jobs/schema")
     problems, defs = draft["problems"], schema["$defs"]
     top = _only(schema, lambda key: key != "processes")
     made, kinds = [], set()
     for number, step in enumerate(_steps(values)):
-        one, process = await _step_form(ui, request, number, step, defs, problems)
+        one, process = await _step_form(schemas, request, number, step, defs, problems)
         kinds |= set(process["inputs"].values()) if process else set()
         made.append(one)
     names = [_label(step) for step in _steps(values)]
     found = await offers(ui, request, kinds)
     shown = {kind: [*((f"@{name}", "of this job") for name in names), *rows] for kind, rows in found.items()}
-    processes = (await ui.get(request, "/processes", limit=200))["data"]
+    processes = schema["$defs"]["Step"]["properties"]["process"]["enum"]
     return {
         "draft": draft, "steps": made, "offers": shown, "processes": processes,
         "rows": form.make(top, {"next": []}, values, (), problems=problems, defs=defs),
@@ -148,7 +174,12 @@ async def _shown(ui: Ui, request: Request, draft: dict[str, Any]) -> dict[str, A
 
 
 async def _step_form(
-    ui: Ui, request: Request, number: int, step: dict[str, Any], defs: dict[str, Any], problems: list[Any]
+    schemas: Schemas,
+    request: Request,
+    number: int,
+    step: dict[str, Any],
+    defs: dict[str, Any],
+    problems: list[Any],
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """One process of the job as a part of the form; without options where there is no such process."""
     place = ("processes", number)
@@ -164,7 +195,7 @@ async def _step_form(
         one["message"] for one in problems if one["place"] in ([*place], [*place, "process"])
     )
     try:
-        process = await ui.get(request, f"/processes/{made['process'] or '-'}")
+        process = await schemas.get(request, f"/processes/{made['process'] or '-'}")
     except Refusal:
         return made, None
     config = step.get("config")
