@@ -60,8 +60,7 @@ def routes(ui: Ui) -> APIRouter:
 
     @router.get("/parts/datasets/{name}/card")
     async def card(request: Request, name: str) -> Response:
-        found = await ui.get(request, f"/datasets/{quote(name)}/card")
-        return ui.part(request, "datasets/_card.html", card=found, name=name)
+        return ui.part(request, "datasets/_card.html", card=await _card(ui, request, name), name=name)
 
     return router
 
@@ -78,7 +77,7 @@ async def _one(ui: Ui, request: Request, name: str) -> dict[str, Any]:
     values: dict[str, Any] = {"one": one, "tab": tab, "tabs": tabs, "asked": asked, "here": path}
     values |= {"card": None, "page": None, "episode": None, "query": ""}
     if tab == "card":
-        values["card"] = await ui.get(request, f"{path}/card")
+        values["card"] = await _card(ui, request, name)
     elif tab == "episodes" and asked["episode"]:
         values["episode"] = await ui.get(request, f"{path}/episodes/{quote(asked['episode'])}")
         values["lines"] = [_line(figure) for figure in values["episode"]["figures"]]
@@ -99,6 +98,12 @@ async def _one(ui: Ui, request: Request, name: str) -> dict[str, Any]:
             {"tab": tab, **{key: query[key] for key in query if key not in ("cursor", "start")}}
         )
     return values
+
+
+async def _card(ui: Ui, request: Request, name: str) -> dict[str, Any]:
+    """The data card without its heading and description, which the page has."""
+    card: dict[str, Any] = await ui.get(request, f"/datasets/{quote(name)}/card")
+    return {**card, "markdown": card["markdown"].split("\n\n", 2)[-1]}
 
 
 def _tabs(one: dict[str, Any]) -> list[str]:
