@@ -31,7 +31,7 @@ from melete.store import index
 KEYS = ("loss", "val_loss", "lr", "grad_norm", "tokens_per_s", "mfu", "reward", "kl", "entropy", "accuracy",
         "margin", "clip_share")  # fmt: skip
 POINTS = 5_000
-BEFORE = POINTS - 150
+BEFORE = POINTS - 300
 """Rows that are there when the page opens; they become the rest while it is measured."""
 PERIOD_S = 0.1
 GOALS = {"one chart": 0.10, "twelve charts": 0.15, "frames_per_s": 60}

@@ -107,7 +107,9 @@ def frame(topic: str, payload: str) -> str:
 
 
 def refused(answer: Answer, topic: Topic) -> str:
-    """An answer that is no success as a payload: `{"error": {…, "status": 404}}`."""
+    """An answer that is no success as a payload: `{"error": {…, "status": 404}}`, or a piece of a page that says so."""
+    if answer.headers.get("content-type", "").startswith("text/html"):
+        return json.dumps(answer.body.decode("utf-8", "replace"))
     told: dict[str, Any]
     try:
         told = dict(answer.json()["error"])

@@ -95,7 +95,7 @@ def routes(ui: Ui) -> APIRouter:
     ) -> Response:
         found = await samples.of_run(ui, request, run_id)
         shown = samples.texts(found, name, at, step, diff)
-        answer = ui.part(
+        return ui.part(
             request,
             "runs/_samples.html",
             shown=shown,
@@ -103,10 +103,6 @@ def routes(ui: Ui) -> APIRouter:
             run={"id": run_id},
             diff=diff,
         )
-        if shown is not None and "hx-request" in request.headers:
-            link = {"tab": "samples", "name": shown.name, "step": shown.sample["step"]}
-            answer.headers["HX-Replace-Url"] = f"/runs/{quote(run_id)}?{urlencode(link)}{'&diff=1' * diff}"
-        return answer
 
     @router.post("/runs/{run_id}/stop")
     async def stop(request: Request, run_id: str) -> Response:
@@ -220,7 +216,9 @@ async def _tab(ui: Ui, request: Request, run: dict[str, Any], tab: str) -> dict[
     if tab == "Samples":
         diff = query.get("diff") == "1"
         found = await samples.of_run(ui, request, run["id"])
-        shown = samples.texts(found, query.get("name"), None, _number(query.get("step")), diff)
+        shown = samples.texts(
+            found, query.get("name"), _number(query.get("at")), _number(query.get("step")), diff
+        )
         return {"shown": shown, "images": samples.images(found), "diff": diff}
     if tab == "Config":
         text = yaml.safe_dump(run["config"] or {}, sort_keys=False, allow_unicode=True, width=100)

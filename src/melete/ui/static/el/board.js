@@ -37,7 +37,7 @@ class CurveBoard extends HTMLElement {
     const { smooth, y, x, match, whole, unhide } = this.form.elements;
     const show = () => {
       smooth.value = String(view.smooth);
-      this.form.querySelector("output").textContent = view.smooth ? view.smooth.toFixed(2) : "off";
+      this.form.querySelector("[data-part=smoothed]").textContent = view.smooth ? view.smooth.toFixed(2) : "off";
       y.checked = view.log;
       x.value = view.x;
       whole.hidden = view.from === null;
@@ -63,7 +63,8 @@ class CurveBoard extends HTMLElement {
   /** Which figures a run has by now. @param {string} run @param {any} curves */
   take(run, curves) {
     if (curves.error) {
-      this.tell(curves.error.message);
+      // A page that shows one run says at its head that the run is gone.
+      if (curves.error.code !== "gone" || this.runs.length > 1) this.tell(curves.error.message);
       return;
     }
     const had = this.known.get(run);

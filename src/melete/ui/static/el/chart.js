@@ -139,7 +139,7 @@ export class MeleteChart extends HTMLElement {
   /** @param {string} run @param {any} payload of its topic */
   take(run, payload) {
     if (payload.error) {
-      this.problem = payload.error.message;
+      this.problem = payload.error.code === "gone" ? null : payload.error.message;
       this.redraw();
       return;
     }

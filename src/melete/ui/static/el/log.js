@@ -58,7 +58,7 @@ class LogView extends HTMLElement {
   /** @param {any} payload of the topic */
   take(payload) {
     if (payload.error) {
-      this.tell(payload.error.message);
+      if (payload.error.code !== "gone") this.tell(payload.error.message);  // the page says it at its head
       return;
     }
     const page = payload.whole ?? payload.more;
