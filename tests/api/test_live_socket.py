@@ -240,6 +240,7 @@ def big(lab: Settings) -> Iterator[tuple[str, Hub, Stranger]]:
         yield found, hub, gate
 
 
+@pytest.mark.slow
 def test_client_that_never_reads_is_dropped_and_leaves_nothing(big: tuple[str, Hub, Stranger]) -> None:
     url, hub, _ = big
     host, _, port = url.removeprefix("http://").partition(":")

@@ -28,7 +28,7 @@ from melete.access import Who, who_of
 from melete.api.here import RunId
 from melete.api.live.hub import STUCK_S, Hub
 from melete.api.live.topic import Topic
-from melete.api.live.topics.log import folder_of, seen
+from melete.api.live.topics.log import NEVER, folder_of, seen
 from melete.api.store import Store, Text
 
 LINES = 1_000
@@ -36,6 +36,7 @@ PERIOD_S = 0.25
 ASKED_S = 1.0
 """Between two questions whether it has ended."""
 HEARTBEAT_S = 10.0
+LastSeen = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**53)]
 OPEN_STATES = ("queued", "running", "paused")
 
 
@@ -76,18 +77,17 @@ class Events(StreamingResponse):
 def routes(store: Store, hub: Hub) -> APIRouter:
     """The two streams."""
     router = APIRouter(include_in_schema=False)
-    last_seen = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, lt=2**53)]
 
     @router.get("/runs/{run_id}/log/stream")
     async def stream_run_log(
-        request: Request, run_id: RunId, asked: Annotated[StreamAsked, Query()], last: last_seen = None
+        request: Request, run_id: RunId, asked: Annotated[StreamAsked, Query()], last: LastSeen = None
     ) -> Response:
         """Lines of a run's log as they are written, until it ends."""
         return await _stream(store, hub, f"/api/v1/runs/{run_id}", who_of(request.scope), asked, last)
 
     @router.get("/jobs/{job_id}/log/stream")
     async def stream_job_log(
-        request: Request, job_id: RunId, asked: Annotated[JobStreamAsked, Query()], last: last_seen = None
+        request: Request, job_id: RunId, asked: Annotated[JobStreamAsked, Query()], last: LastSeen = None
     ) -> Response:
         """What the processes of a job say, until it ends."""
         return await _stream(store, hub, f"/api/v1/jobs/{job_id}", who_of(request.scope), asked, last)
@@ -116,7 +116,7 @@ async def _events(
     """Lines until the run or the job has ended and all of them were sent."""
     ended: str | None = None
     said_s = asked_s = time.monotonic()
-    before: object = None
+    before = NEVER
     while True:
         for line in page["data"]:
             place = f"id: {page['end']}\n" if line is page["data"][-1] else ""

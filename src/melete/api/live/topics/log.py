@@ -25,6 +25,8 @@ PATTERN = re.compile(r"/api/v1/(runs|jobs)/([A-Za-z0-9][A-Za-z0-9._-]{0,199})/lo
 MORE = 1_000
 """Lines of one `more`."""
 HALF_LOOKED_BYTES = LOOKED_BYTES // 2
+NEVER = object()
+"""Nothing was seen yet, not even that the folder is gone."""
 
 
 def watch(topic: Topic, store: Store) -> Log | None:
@@ -66,7 +68,7 @@ class Log:
 
     def __init__(self, topic: Topic, folder: Path) -> None:
         self._topic, self._folder = topic, folder
-        self._seen: object = None
+        self._seen: object = NEVER
         self._end: int | None = None
         self._refused: Message | None = None
 
@@ -80,7 +82,7 @@ class Log:
             page = await self._page(after=self._end, limit=MORE)
             if isinstance(page, dict) and page["end"] >= self._end and len(page["data"]) < MORE:
                 if page["end"] - self._end > HALF_LOOKED_BYTES:
-                    self._seen = None  # there may be more than is looked through for one answer
+                    self._seen = NEVER  # there may be more than is looked through for one answer
                 self._end = page["end"]
                 return self._message("more", page) if page["data"] else None
         before = self._refused
