@@ -5,17 +5,22 @@
     python tools/screenshots.py --kept                   # only those that the documentation shows
 
 Pages are found by their links, so one that is added is photographed without being listed. The pictures go to
-docs/images/ui with a palette of 128 colours. A real server answers; nothing is retouched.
+docs/images/ui with a palette of 128 colours. A real server answers, a real training runs meanwhile and two jobs wait in
+the queue; the sessions of bench are made up (tests/lab_at_hand.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +36,12 @@ TALLEST = {"desk": 1600, "phone": 1560}
 COLOURS = 128
 SETTLED_MS = 1500
 """What a page may take to draw its curves."""
+LONGEST_S = 120.0
+STEPS_BEFORE = 60
+"""Steps that the training has taken when the first picture is made."""
+TRAINING = (
+    "--name", "reading-python", "--depth", "2", "--context", "256", "--batch-tokens", "2048", "--steps", "4000",
+)  # fmt: skip
 KEPT_DARK = ("home", "runs-one", "compare", "chat")
 KEPT_PHONE = ("home", "runs-one", "jobs", "chat")
 
@@ -64,7 +75,9 @@ def main() -> int:
 @contextmanager
 def serving(home: Path | None) -> Iterator[str]:
     """A server on a copy of a home, or on a small lab; its address."""
+    import lab_at_hand
     from melete.settings import Settings
+    from melete.store import database
     from web_at_hand import Lab, fill
 
     with tempfile.TemporaryDirectory() as folder:
@@ -80,11 +93,42 @@ def serving(home: Path | None) -> Iterator[str]:
             fill(settings, Path(folder))
         else:
             rebuild(mine)
+            with database.connect(settings.database) as connection:
+                lab_at_hand.fill(connection, begun_s=time.time() - 5_000)
         lab.start()
-        try:
-            yield lab.url
-        finally:
-            lab.stop()
+        with busy(lab, settings):
+            try:
+                yield lab.url
+            finally:
+                lab.stop()
+
+
+@contextmanager
+def busy(lab: Any, settings: Any) -> Iterator[None]:
+    """A real training that runs while pictures are taken, and two jobs that wait in the queue."""
+    for name in ("first-steps", "two-ways"):
+        example = lab.get(f"/examples/{name}")
+        body = json.dumps({"text": example["text"]}).encode()
+        asked = urllib.request.Request(
+            f"{lab.url}/api/v1/jobs", body, {"content-type": "application/json"}, method="POST"
+        )
+        urllib.request.urlopen(asked).close()
+    command = [sys.executable, "-m", "melete", "llm", "pretrain", *TRAINING]
+    with (settings.home / "training.txt").open("wb") as said:
+        child = subprocess.Popen(
+            command, stdout=said, stderr=said, env={**os.environ, "MELETE_HOME": str(settings.home)}
+        )
+    try:
+        until_s = time.monotonic() + LONGEST_S
+        while time.monotonic() < until_s and child.poll() is None:
+            running = lab.get("/status")["running"]
+            if running and (running[0]["last"].get("step") or 0) > STEPS_BEFORE:
+                break
+            time.sleep(1)
+        yield
+    finally:
+        child.terminate()
+        child.wait(60)
 
 
 def rebuild(home: Path) -> None:
@@ -124,9 +168,6 @@ def wanted(name: str, size: str, scheme: str) -> bool:
 
 def found(url: str) -> dict[str, str]:
     """The pages by name; runs side by side, which no link leads to, are two of one process."""
-    import json
-    import urllib.request
-
     from web_at_hand import pages_of
 
     broken: list[str] = []
