@@ -26,7 +26,7 @@ export function cardOf(card, call, node, whole) {
   badge.textContent = verdict ? `${WORDS[verdict]}${confirmed ? ", confirmed" : ""}` : "";
   const unanswered = whole && !verdict ? "not answered" : "working …";
   card.querySelector(".progress").textContent = verdict ? "" : result === undefined ? unanswered : failed ? "failed" : "done";
-  row(card, ".reasons", reasons.length ? `${reasons.join(" ")}${rule ? ` (${rule})` : ""}` : "");
+  row(card, ".reasons", reasons.length ? `${reasons.join("\n")}${rule ? ` (${rule})` : ""}` : "");
   row(card, ".executed", clamped ? asked(clamped) : "");
   row(card, ".result", result && !(verdict === "refuse") ? result : "");
 }

@@ -191,7 +191,7 @@ class ChatBox extends HTMLElement {
 
   stop() { for (const pane of this.panes) pane.stop(); }
 
-  get free() { return this.panes.every((pane) => !pane.running && pane.pane.model); }
+  get free() { return this.ready && this.panes.every((pane) => !pane.running && pane.pane.model); }
 
   busy() {
     const running = this.panes.some((pane) => pane.running);

@@ -133,7 +133,7 @@ class JobForm extends HTMLElement {
     const folds = new Map([...root.querySelectorAll("details[id]")].map((one) => [one.id, one.open]));
     const added = root.querySelector("#add-process")?.value;
     htmx.swap({ target: root, text: html, swap: "innerMorph" });
-    for (const one of root.querySelectorAll("details[id]")) if (folds.get(one.id) !== undefined) one.open ||= folds.get(one.id);
+    for (const one of root.querySelectorAll("details[id]")) if (folds.has(one.id)) one.open = folds.get(one.id) || "problem" in one.dataset;
     for (const field of root.querySelectorAll("[data-place]")) {
       if (field === document.activeElement) continue;
       if (field.type === "checkbox") field.checked = field.defaultChecked;
