@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from melete.api.alone import gated
 from melete.settings import Settings
+from melete.ui.pages.settings import program
 
 HERE = "http://127.0.0.1:8675"
 PAGE = {"Accept": "text/html", "Origin": HERE}
@@ -135,3 +136,17 @@ def test_script_with_an_expired_cookie_signs_in_and_repeats_its_request(browser:
     json = {"Accept": "application/json"}
     assert browser.post("/login", data={"token": "s3cret"}, headers=json).status_code == 204
     assert secret_in(browser.post("/settings/tokens", data=form, headers=PART).text)
+
+
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36", "Chrome on Linux"),
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) Version/26.0 Safari/604.1", "Safari on iPhone"),
+        ("python-httpx/0.28.1", "python-httpx/0.28.1"),
+        ("", "unknown"),
+    ],
+)  # fmt: skip
+def test_browser_is_named_in_a_few_words(agent: str, said: str) -> None:
+    assert program(agent) == said

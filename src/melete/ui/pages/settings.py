@@ -33,6 +33,22 @@ ROLES = {
     Role.ADMIN: "also deploys, deletes and hands out tokens",
 }
 ENTRIES = 20
+BROWSERS = (
+    ("Edg/", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "macOS"),
+    ("Linux", "Linux"),
+)
+"""Marks of a `User-Agent`, the more telling ones first: most browsers also call themselves by the names of others."""
 
 
 def routes(ui: Ui) -> APIRouter:
@@ -69,7 +85,12 @@ def _add_changes(router: APIRouter, ui: Ui) -> None:
             made = await ui.send(request, "POST", "/tokens", wanted)
         except Refusal as refusal:
             problem = refusal.error
-        shown: dict[str, Any] = {"made": made, "problem": problem, "roles": ROLES, "given": wanted if problem else {}}
+        shown: dict[str, Any] = {
+            "made": made,
+            "problem": problem,
+            "roles": ROLES,
+            "given": wanted if problem else {},
+        }
         if "hx-request" in request.headers:
             return ui.part(request, "settings/_new.html", **shown)
         return ui.page(request, "settings/settings.html", **{**await _all(ui, request), **shown})
@@ -97,7 +118,10 @@ async def _all(ui: Ui, request: Request, who: str = "", action: str = "", cursor
 async def _tokens(ui: Ui, request: Request) -> dict[str, Any]:
     return {
         "tokens": (await ui.get(request, "/tokens", limit=200))["data"],
-        "sign_ins": (await ui.get(request, "/tokens/sign-ins", limit=200))["data"],
+        "sign_ins": [
+            {**one, "program": program(one["browser"])}
+            for one in (await ui.get(request, "/tokens/sign-ins", limit=200))["data"]
+        ],
     }
 
 
@@ -112,6 +136,13 @@ async def _audit(ui: Ui, request: Request, who: str, action: str, cursor: str) -
         "query": urlencode(filters),
         "here": urlencode(here),
     }
+
+
+def program(agent: str) -> str:
+    """What a `User-Agent` says in a few words, such as `Firefox on Linux`; its beginning where it is of no browser."""
+    name = next((shown for mark, shown in BROWSERS if mark in agent), None)
+    system = next((shown for mark, shown in SYSTEMS if mark in agent), None)
+    return f"{name} on {system}" if name and system else (name or agent[:40] or "unknown")
 
 
 def _number(text: str) -> float | str | None:
