@@ -2,7 +2,8 @@
 
 The index holds 100,000 runs of 4 processes over 300 days, 40 of them called running by an index that was not told of
 their end. 200 of the newest have folders with a config, a log and checkpoints; one of them has 10,000,000 metric
-points (1,000,000 steps of 10 figures), one a log of 50 MB; a data set has 100,000 rows. Each kind of page is asked
+points (1,000,000 steps of 10 figures), one a log of 50 MB; a data set has 100,000 rows; the queue has 10,000 jobs of
+three processes. Each kind of page is asked
 through the whole application (routing, validation, reading, JSON, ETag) without a socket. The goals are 95th
 percentiles in wall time of one client: 50 ms for the status, 200 ms for every list and detail page; CPU time stands
 beside it, which a busy machine does not stretch. How long the first look at the ten million points takes, until all
@@ -32,6 +33,8 @@ import peer
 from melete.api import columns
 from melete.api.app import create_app
 from melete.datasets import adding
+from melete.jobs import queue
+from melete.jobs.home import home_id
 from melete.records import CheckpointRecord, RunRecord, RunState
 from melete.runs import folder as folders
 from melete.settings import Settings
@@ -44,6 +47,7 @@ SPAN_S = 300 * 86_400.0
 PROCESSES = ("llm.pretrain", "llm.sft", "llm.evaluate", "agents.train")
 FIGURES = tuple(f"figure_{number}" for number in range(10))
 FOLDERS = 200
+JOBS = 10_000
 BATCH = 20_000
 
 
@@ -85,6 +89,7 @@ def fill(settings: Settings, runs: int, steps: int) -> list[str]:
         )
         (saved / "checkpoint.json").write_text(json.dumps(asdict(record)))
         write_metrics(path, 100)
+    fill_queue(settings)
     known = ids[-FOLDERS:]
     write_metrics(settings.runs / known[-1], steps)
     with (settings.runs / known[-2] / "log.txt").open("a") as file:
@@ -96,6 +101,34 @@ def fill(settings: Settings, runs: int, steps: int) -> list[str]:
     rows_file.write_text("".join(f'{{"number": {n}, "word": "the number {n}"}}\n' for n in range(100_000)))
     adding.add(rows_file, settings, name="numbers")
     return known
+
+
+def fill_queue(settings: Settings) -> None:
+    """Writes jobs of three processes, a hundred of which wait."""
+    home, jobs, steps = home_id(settings), [], []
+    for number in range(JOBS):
+        job, at_s = f"20261120-120000-many-{number:05d}", NOW_S - JOBS + number
+        state = "queued" if number % 100 == 7 else "failed" if number % 10 == 3 else "succeeded"
+        jobs.append(
+            {
+                "id": job, "home": home, "name": f"many {number % 50}", "file": "", "cwd": "/", "priority": 0,
+                "state": state, "wanted": "run", "wanted_s": at_s, "created_s": at_s, "tries": 1,
+            }
+        )  # fmt: skip
+        for place, name in enumerate(("base", "chat", "exam")):
+            steps.append(
+                {
+                    **queue.FRESH, "job_id": job, "number": place, "name": name, "process": "llm.sft", "config": {},
+                    "limit_batches": None, "after": [], "executor": "local", "device": "any", "slots": 1,
+                    "needs": {"device": "any", "slots": 1}, "retries": 1, "priority": 0, "created_s": at_s,
+                    "state": state,
+                }
+            )  # fmt: skip
+    with database.connect(settings.database) as connection:
+        for start in range(0, len(jobs), BATCH):
+            connection.execute(insert(queue.JOBS), jobs[start : start + BATCH])
+        for start in range(0, len(steps), BATCH):
+            connection.execute(insert(queue.STEPS), steps[start : start + BATCH])
 
 
 def write_metrics(run: Path, steps: int) -> None:
@@ -138,6 +171,15 @@ def pages(chance: random.Random, known: list[str], steps: int) -> dict[str, tupl
         "samples": (f"/runs/{run}/samples", {}),
         "lineage": (f"/runs/{run}/lineage", {}),
         "checkpoints": ("/checkpoints", {}),
+        "jobs": ("/jobs", {}),
+        "jobs, 200": ("/jobs", {"limit": 200}),
+        "jobs by state": ("/jobs", {"state": "failed"}),
+        "jobs by name": ("/jobs", {"name": f"many {chance.randrange(50)}"}),
+        "job": (f"/jobs/20261120-120000-many-{chance.randrange(JOBS):05d}", {}),
+        "workers": ("/workers", {}),
+        "examples": ("/examples", {}),
+        "models": ("/models", {}),
+        "model": (f"/models/{run}", {}),
         "datasets": ("/datasets", {}),
         "dataset": ("/datasets/stdlib", {}),
         "rows": ("/datasets/stdlib/rows", {}),
@@ -236,6 +278,7 @@ def main() -> None:
         "system": peer.system(),
         "runs": args.runs,
         "points": args.steps * len(FIGURES),
+        "jobs": JOBS,
         "goals_p95_ms": {"status": STATUS_GOAL_MS, "page": PAGE_GOAL_MS},
         "status_p95_ms": found["status"]["p95_ms"],
         "worst": worst,

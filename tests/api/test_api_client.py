@@ -121,3 +121,44 @@ def test_server_of_a_wrong_kind_is_one_message(lab: Settings) -> None:
         with pytest.raises(ApiError) as refused:
             client.status()
         assert refused.value.status == 404
+
+
+def test_client_submits_checks_and_steers_jobs(client: Client) -> None:
+    text = "name: mine\nprocesses:\n  - {process: trial.count, name: one, config: {steps: 3}}\n"
+    checked = client.check(text.replace("steps", "stps"))
+    assert [(one.line, one.key) for one in checked.problems] == [(3, "stps")]
+    job = client.submit(text, priority=2)
+    assert (job.state, job.priority, job.steps[0].process) == ("queued", 2, "trial.count")
+    assert [one.id for one in client.jobs(name="mine")] == [job.id]
+    assert client.pause(job.id).state == "paused"
+    assert client.resume(job.id).state == "queued"
+    assert client.stop(job.id).actions == ["resume", "retry"]
+    assert client.retry(job.id, {"one": {"steps": 4}}).steps[0].config == {"steps": 4}
+    assert client.stop(job.id, kill=True).state == "stopped"
+    with pytest.raises(ApiError, match="nothing to stop") as refused:
+        client.stop(job.id)
+    assert (refused.value.status, refused.value.code) == (409, "conflict")
+    assert client.job_log(job.id, step="one").data == []
+    assert list(client.workers()) == []
+    assert "first-steps" in {example.name for example in client.examples()}
+
+
+def test_client_writes_a_note_only_over_the_one_that_was_read(client: Client) -> None:
+    run = next(client.runs(name="first")).id
+    read = client.note(run)
+    assert client.note(run, "mine", over=read).text == "mine"
+    with pytest.raises(ApiError) as refused:
+        client.note(run, "theirs", over=read)
+    assert refused.value.status == 412
+    assert client.note(run).text == "mine"
+    with pytest.raises(ApiError, match="nothing to stop"):
+        client.stop_run(run)
+
+
+def test_client_tells_of_models_and_deploys_them(client: Client) -> None:
+    (model,) = client.models()
+    assert client.model("first").lineage.run == model.id
+    made = client.deploy("echo", scenario="customer_support", name="desk")
+    again = client.deploy("echo", scenario="customer_support", name="desk")
+    assert (made.version, again.previous) == ("1.0", "1.0")
+    assert client.roll_back("desk").version == "1.0"

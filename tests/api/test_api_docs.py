@@ -30,8 +30,8 @@ def lab(home: Settings, lab_file: Path) -> Settings:  # noqa: F811
 
 
 def test_paths_of_the_documentation_are_those_of_the_api(home: Settings) -> None:
-    table = API[API.index("| | |") : API.index("It reads and never writes")]
-    said = {path.removeprefix(PREFIX) or "/" for path in re.findall(r"`(?:GET )?(/[\w/{}.-]*)`", table)}
+    table = API[API.index("| | |") : API.index("`GET` reads and never writes")]
+    said = {path.removeprefix(PREFIX) or "/" for path in re.findall(r"`(?:GET |POST )?(/[\w/{}.-]*)`", table)}
     document = TestClient(create_app(home)).get("/openapi.json").json()
     lists = {path for path in document["paths"] if "{" not in path}
     assert lists <= said | {"/"}
@@ -42,7 +42,7 @@ def test_python_of_the_documentation_runs(lab: Settings, capsys: pytest.CaptureF
     code = "".join(re.findall(r"```python\n(.*?)```", API, re.S))
     with Server({}, lab, mounts={PREFIX: create_app(lab)}) as server:
         exec(code.replace("http://127.0.0.1:8675", server.url), {})
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 30
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 1 + 30
 
 
 def test_metrics_of_the_documentation_are_those_of_the_page(lab: Settings) -> None:

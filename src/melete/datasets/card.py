@@ -154,7 +154,7 @@ def _files(manifest: Manifest) -> list[str]:
     lines = ["| file | bytes | rows | sha256 |", "| --- | ---: | ---: | --- |"]
     for entry in manifest.files[:SHOWN_FILES]:
         rows = f"{entry.rows:,}" if entry.rows is not None else ""
-        lines.append(f"| {entry.path} | {entry.bytes:,} | {rows} | `{entry.sha256[:16]}…` |")
+        lines.append(f"| `{entry.path}` | {entry.bytes:,} | {rows} | `{entry.sha256[:16]}…` |")
     more = len(manifest.files) - SHOWN_FILES
     return ["## Files\n\n" + "\n".join(lines) + (f"\n\nand {more} more." if more > 0 else "")]
 
