@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -323,3 +329,36 @@ def test_open_address_needs_a_token_and_a_named_one_will_do(
 
 def test_settings_never_show_the_token(lab: Settings, tmp_path: Path) -> None:
     assert "s3cret" not in repr(replace(lab, home=tmp_path))
+
+
+@pytest.mark.slow
+def test_first_start_for_other_machines_makes_a_token_and_shows_it_once(home: Settings) -> None:
+    shown = on_a_terminal("serve", "--no-model", "--host", "0.0.0.0", "--port", "0")
+    secret = re.search(r"mlt_[\w-]{32}", shown)
+    link = re.search(r"Sign in, once, with (\S+)(/login\?token=\S+)", shown)
+    assert secret is not None
+    assert link is not None
+    with database.connect(home.database) as connection:
+        assert [(token.name, token.role) for token in tokens.listed(connection)] == [("first", "admin")]
+    again = on_a_terminal("serve", "--no-model", "--host", "0.0.0.0", "--port", "0")
+    assert "mlt_" not in again
+    assert "Sign in, once, with" in again
+
+
+def on_a_terminal(*arguments: str) -> str:
+    """What a command says on a terminal until it serves; then it is ended."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "melete", *arguments], stdout=theirs, stderr=theirs
+    ) as child:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            while b"Ctrl-C" not in said and (more := os.read(ours, 4_096)):
+                said += more
+        child.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):
+            while os.read(ours, 4_096):
+                pass
+        os.close(ours)
+    return said.decode()

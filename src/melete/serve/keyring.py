@@ -43,6 +43,7 @@ class Keyring:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._believed: dict[str, tuple[Who | None, float]] = {}
+        self._turn = 0
         self._asks: tuple[bool, float] = (False, 0.0)
         self._link: tuple[str, float] | None = None
 
@@ -68,6 +69,7 @@ class Keyring:
         """
         if not self.named:
             return Who(ENVIRONMENT, Role.ADMIN, via) if self.is_environment(secret) else None
+        turn = self._turn
         with self._connected() as connection:
             who = self._whose_cookie(connection, secret) if via == "cookie" else None
             if via == "bearer":
@@ -75,13 +77,15 @@ class Keyring:
         with self._lock:
             if len(self._believed) >= MOST_BELIEVED:
                 self._believed.clear()
-            self._believed[f"{via}:{tokens.hashed(secret)}"] = (who, self._clock() + BELIEVED_S)
+            if turn == self._turn:  # what was read before a change is not believed after it
+                self._believed[f"{via}:{tokens.hashed(secret)}"] = (who, self._clock() + BELIEVED_S)
         return who
 
     def forget(self) -> None:
         """Believes nothing any more: tokens or sign-ins have just been changed."""
         with self._lock:
             self._believed.clear()
+            self._turn += 1
             self._asks = (self._asks[0], 0.0)
 
     def is_environment(self, secret: str) -> bool:
