@@ -107,9 +107,7 @@ def frame(topic: str, payload: str) -> str:
 
 
 def refused(answer: Answer, topic: Topic) -> str:
-    """An answer that is no success as a payload: `{"error": {…, "status": 404}}`, or a piece of a page that says so."""
-    if answer.headers.get("content-type", "").startswith("text/html"):
-        return json.dumps(answer.body.decode("utf-8", "replace"))
+    """An answer that is no success as a payload: `{"error": {…, "status": 404}}`; a piece of a page has `html` too."""
     told: dict[str, Any]
     try:
         told = dict(answer.json()["error"])
@@ -117,6 +115,8 @@ def refused(answer: Answer, topic: Topic) -> str:
         told = {"message": f"{topic.path} answers {answer.status}.", "type": "server_error", "code": None}
     if answer.status == 404 and told.get("code") is None and (close := _close(topic)):
         told["message"] = f"{told['message']} Did you mean {close!r}?"
+    if answer.headers.get("content-type", "").startswith("text/html"):
+        told["html"] = answer.body.decode("utf-8", "replace")
     return json.dumps({"error": {**told, "status": answer.status}})
 
 

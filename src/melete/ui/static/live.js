@@ -108,8 +108,9 @@ export function fragments(root) {
     element.setAttribute("data-live-on", "");
     const topic = element.dataset.live;
     const stop = live({
-      [topic]: (html) => {
+      [topic]: (payload) => {
         if (!element.isConnected || element.dataset.live !== topic) return stop();
+        const html = payload?.error ? payload.error.html : payload;
         if (typeof html === "string") htmx.swap({ target: element, text: html, swap: "innerMorph" });
       },
     });
