@@ -122,8 +122,8 @@ def fill(settings: Settings, folder: Path, *, train: bool = True) -> dict[str, s
 def pages_of(url: str, *, broken: list[str] | None = None) -> dict[str, str]:
     """All kinds of pages of a server with content in it: a short name to a path.
 
-    The palette knows the pages; each one's first link below itself is one of its things, and links that change only the
-    query are its tabs. So a page that is added is found without being listed.
+    The palette knows the pages; each one's first link below itself is one of its things (or begins with an example),
+    and links that change only the query are its tabs. So a page that is added is found without being listed.
 
     Args:
         url: of the server.
@@ -145,6 +145,8 @@ def pages_of(url: str, *, broken: list[str] | None = None) -> dict[str, str]:
     for path in links("/parts/palette", r'data-href="([^"]+)"'):
         name = re.sub(r"\W+", "-", path.strip("/")) or "home"
         found[name] = path
+        for begun in links(path, rf'href="({re.escape(path)}\?example=[^"]+)"')[:1]:
+            found[f"{name}-one"] = begun
         below = [] if path == "/" else links(path, rf'href="({re.escape(path)}/[^"?#]+)"')
         for thing in [one for one in below if one not in found.values() and not one.endswith("/new")][:1]:
             found[f"{name}-one"] = thing

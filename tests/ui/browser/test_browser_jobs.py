@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from jobs.queue_at_hand import started_worker
 from melete.jobs.queue import opened
 from melete.jobs.states import Job
+from melete.settings import Settings
 from web_at_hand import HOSTILE, Lab
 
 from .conftest import new_lab, watched
@@ -32,6 +34,16 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made.start()
     with started_worker(made.settings):
         yield made
+    made.stop()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Lab]:
+    """A server that asks for a token."""
+    home = tmp_path / "home"
+    made = Lab(Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}", token=None))
+    made.start(MELETE_TOKEN="a long secret")
+    yield made
     made.stop()
 
 
@@ -118,6 +130,7 @@ def test_job_is_made_from_an_example_with_few_batches(tab: Any) -> None:
     tab.get_by_role("link", name="first-steps").click()
     tab.locator("job-form[data-ok]").wait_for()
     assert tab.locator(".step-form").count() == 3
+    assert tab.locator("#form-options-1").get_attribute("open") is None
     tab.get_by_label("Move words up").click()
     tab.locator("#form-step-1", has_text="2 · words").wait_for()
     assert "no earlier process is named 'base'" in tab.locator(".problems").inner_text()
@@ -198,6 +211,21 @@ def test_half_filled_form_lives_through_a_restart_of_the_server(tab: Any, own: L
     own.start(port=int(own.url.rsplit(":", 1)[1]))
     text_holds(tab, "steps: 12")
     tab.locator("job-form[data-ok]").wait_for()
+
+
+def test_form_goes_on_after_a_sign_in_that_has_run_out(browser: Any, guarded: Lab) -> None:
+    with watched(browser, guarded.url, allowed=("status of 401",)) as tab:
+        tab.goto("/jobs/new?process=trial.count")
+        tab.get_by_label("Token").fill("a long secret")
+        tab.get_by_role("button", name="Sign in").click()
+        begun(tab, "/jobs/new?process=trial.count")
+        tab.context.clear_cookies()
+        option(tab, "steps").fill("13")
+        dialog = tab.get_by_role("dialog", name="Sign in again")
+        dialog.get_by_label("Token").fill("a long secret")
+        dialog.get_by_role("button", name="Sign in").click()
+        text_holds(tab, "steps: 13")
+        assert option(tab, "steps").input_value() == "13"
 
 
 def test_job_is_stopped_with_a_checkpoint_and_goes_on_from_it(tab: Any, own: Lab) -> None:
