@@ -72,7 +72,6 @@ RULES = (
     Rule(r"(/api/v1)?/deployments(/.*)?", Role.ADMIN, UNSAFE),
     Rule(r"/v1/agents(/[^/]+/rollback)?", Role.ADMIN, UNSAFE),
     Rule(r"/v1/models(/.*)?", Role.OPERATE, UNSAFE),
-    Rule(r"/v1/models/.+", Role.OPERATE, ("DELETE",)),
     Rule(r".*", Role.ADMIN, ("DELETE",)),
     Rule(r".*", Role.READ, SAFE),
     Rule(r".*", Role.OPERATE),
