@@ -88,9 +88,23 @@ def disk(folder: Path) -> Memory:
     return Memory(total_bytes=found.total, free_bytes=found.free)
 
 
-def cpu_percent() -> float:
-    """How busy the CPUs were since this was asked last."""
-    return float(psutil.cpu_percent(interval=None))
+class Cpus:
+    """How busy the CPUs are, over stretches that are long enough to say something."""
+
+    STRETCH_S = 0.9
+
+    def __init__(self) -> None:
+        self._percent = 0.0
+        self._looked_s = float("-inf")
+
+    def percent(self) -> float:
+        """Share of all CPUs in percent since the last look, which is a second ago or more."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= self.STRETCH_S:
+            # The first look has nothing to compare with, and takes a short stretch of its own.
+            first_s = 0.02 if self._looked_s < 0 else None
+            self._percent, self._looked_s = float(psutil.cpu_percent(interval=first_s)), now_s
+        return self._percent
 
 
 def cpu_count() -> int:

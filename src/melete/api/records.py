@@ -428,7 +428,7 @@ class Status(BaseModel):
     latest: list[RunSummary] = Field(description="The newest runs of this home.")
     jobs: dict[str, int] = Field(description="Jobs of this home by state.", examples=[{"queued": 2}])
     cpu_count: int
-    cpu_percent: float = Field(description="Since the status before this one.")
+    cpu_percent: float = Field(description="Of all CPUs, over the last second or more.")
     load: list[float] = Field(description="Mean length of the line for the CPUs over 1, 5 and 15 minutes.")
     memory: Memory
     disk: Memory = Field(description="Of the home folder.")

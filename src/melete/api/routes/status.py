@@ -29,7 +29,7 @@ class StatusAsked(BaseModel):
 
 def routes(store: Store) -> APIRouter:
     """One answer."""
-    router, gpus = APIRouter(), machine.Gpus()
+    router, gpus, cpus = APIRouter(), machine.Gpus(), machine.Cpus()
 
     @router.get("")
     def get_status(asked: Annotated[StatusAsked, Query()]) -> Status:
@@ -50,7 +50,7 @@ def routes(store: Store) -> APIRouter:
             latest=latest,
             jobs=jobs,
             cpu_count=machine.cpu_count(),
-            cpu_percent=machine.cpu_percent(),
+            cpu_percent=cpus.percent(),
             load=list(os.getloadavg()),
             memory=machine.memory(),
             disk=machine.disk(store.settings.home),
