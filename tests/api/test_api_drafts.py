@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +78,16 @@ def test_log_followed_from_its_end_goes_on_with_the_process_that_runs(
     with Path(first).open("a") as log:
         log.write("two\n")
     assert [line["text"] for line in client.get(f"/jobs/{job}/log?after={end}").json()["data"]] == ["two"]
+
+
+@pytest.mark.parametrize(
+    "text", ["name: \ud800", "name: a\x00b", "- a", "name: [" * 3_000, "1: 2", "%", "\ufeff", "a: &x [*x]"]
+)
+def test_odd_text_is_answered_with_what_is_wrong(client: TestClient, text: str) -> None:
+    edit = {"place": ["processes", 0, "config"], "value": {"a": 1}}
+    for body in ({"text": text}, {"text": text, "edits": [edit]}):
+        answer = client.post(
+            "/jobs/draft", content=json.dumps(body), headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code in (200, 400)
+        assert answer.status_code == 400 or answer.json()["problems"]

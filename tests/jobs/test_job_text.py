@@ -162,3 +162,11 @@ def test_any_change_says_what_was_wanted_and_nothing_else(
             assert keys[-1] not in found
     others = [one for at, one in enumerate(steps) if at != number]
     assert [one for at, one in enumerate(changed["processes"]) if at != number] == others
+
+
+def test_value_that_is_nested_too_deeply_is_refused() -> None:
+    value: Any = 1
+    for _ in range(3_000):
+        value = [value]
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        change(TEXT, [Edit(("name",), value=value)])

@@ -20,8 +20,8 @@ from melete.errors import JobFileError
 if TYPE_CHECKING:
     from melete.jobs.preview import Preview
 
-LARGEST_TEXT = 1_000_000
-MOST_EDITS = 500
+LARGEST_TEXT = 200_000
+MOST_EDITS = 100
 Part = Annotated[str, Field(max_length=500)] | Annotated[int, Field(ge=0, le=100_000)]
 
 
@@ -92,7 +92,11 @@ def add(router: APIRouter, store: Store) -> None:
         except JobFileError:
             values = None
         told = _told(_preview(store, text))
-        return Draft(**told, text=text, values=clean(values) if isinstance(values, dict) else None)
+        return Draft(
+            **told,
+            text=clean(text, 4 * LARGEST_TEXT),
+            values=clean(values) if isinstance(values, dict) else None,
+        )
 
 
 def checked(store: Store, text: str) -> Checked:

@@ -64,19 +64,28 @@ def change(text: str, edits: Sequence[Edit]) -> str:
         JobFileError: it is not YAML.
         ConfigError: an edit names a place that cannot be.
     """
-    for edit in edits:
-        before = parse(text)
-        wanted = _applied(before, edit)
-        if wanted == before and wanted is not None:
-            continue
-        try:
-            changed = _changed(text, edit)
-            if parse(changed) != wanted:
-                raise _Unusual
-            text = changed
-        except (_Unusual, JobFileError):
-            text = _anew(text, wanted)
+    values = parse(text) if edits else None
+    try:
+        for edit in edits:
+            text, values = _after(text, values, edit)
+    except RecursionError as error:
+        raise ConfigError("A value is nested too deeply.") from error
     return text
+
+
+def _after(text: str, values: Any, edit: Edit) -> tuple[str, Any]:
+    """The text and what it says after an edit."""
+    wanted = _applied(values, edit)
+    if wanted == values:
+        return text, values
+    try:
+        changed = _changed(text, edit)
+        if parse(changed) == wanted:
+            return changed, wanted
+    except (_Unusual, JobFileError):
+        pass  # it is written anew
+    changed = _anew(text, wanted)
+    return changed, parse(changed)
 
 
 def _applied(values: Any, edit: Edit) -> Any:

@@ -184,7 +184,7 @@ def test_broken_text_leaves_the_form_and_survives_a_reload(tab: Any) -> None:
     text_holds(tab, "steps: 9")
     broken = text_of(tab) + "  - [not closed\n"
     tab.locator("#text").fill(broken)
-    tab.get_by_text("The text is no YAML now").wait_for()
+    tab.get_by_text("This text cannot be shown as a form").wait_for()
     assert option(tab, "steps").input_value() == "9"
     assert option(tab, "steps").is_disabled()
     tab.locator("yaml-editor .wrong").wait_for()
