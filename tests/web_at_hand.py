@@ -122,38 +122,41 @@ def fill(settings: Settings, folder: Path, *, train: bool = True) -> dict[str, s
 def pages_of(url: str, *, broken: list[str] | None = None) -> dict[str, str]:
     """All kinds of pages of a server with content in it: a short name to a path.
 
-    The palette knows the pages; each one's first link below itself is one of its things (or begins with an example),
-    and links that change only the query are its tabs. So a page that is added is found without being listed.
+    The palette knows the pages. Below each, one link of each shape is followed (`/runs/ID`, `/agents/runs/ID`), and links
+    that change only the query to a tab are its tabs. So a page that is added is found without being listed.
 
     Args:
         url: of the server.
         broken: takes what cannot be shown, which is an error otherwise.
     """
     found: dict[str, str] = {}
-
-    def links(path: str, pattern: str) -> list[str]:
-        try:
-            with urllib.request.urlopen(url + path, timeout=LONGEST_S) as answer:
-                shown = html.unescape(answer.read().decode())
-        except urllib.error.HTTPError as error:
-            if broken is not None:
-                broken.append(path)
-                return []
-            raise AssertionError(f"{path} answers {error.code}: {error.read().decode()[-600:]}") from error
-        return list(dict.fromkeys(re.findall(pattern, shown)))
-
-    for path in links("/parts/palette", r'data-href="([^"]+)"'):
-        name = re.sub(r"\W+", "-", path.strip("/")) or "home"
-        found[name] = path
-        for begun in links(path, rf'href="({re.escape(path)}\?example=[^"]+)"')[:1]:
-            found[f"{name}-one"] = begun
-        below = [] if path == "/" else links(path, rf'href="({re.escape(path)}/[^"?#]+)"')
-        for thing in [one for one in below if one not in found.values() and not one.endswith("/new")][:1]:
-            found[f"{name}-one"] = thing
-            for tab in links(thing, r'href="([^"]*\?tab=\w+)"'):
-                word = tab.rsplit("=", 1)[1]
-                found[f"{name}-one-{word}"] = tab if tab.startswith("/") else thing + tab
+    for page in _links(url, "/parts/palette", r'data-href="([^"]+)"', broken):
+        name = re.sub(r"\W+", "-", page.strip("/")) or "home"
+        found[name] = page
+        wanted = [page] if page != "/" else []
+        while wanted:
+            for path in _links(url, wanted.pop(), rf'href="({re.escape(page)}/[^"?#]+)"', broken):
+                parts = path.removeprefix(f"{page}/").split("/")
+                # Words and ids take turns; a page right below has an id or is a word itself.
+                kind = "-".join([name, *(parts[::2] if len(parts) % 2 == 0 else ["one", *parts[1::2]])])
+                if kind not in found and path not in found.values():
+                    found[kind] = path
+                    wanted.append(path)
+                    for tab in _links(url, path, r'href="([^"]*\?tab=\w+)"', broken):
+                        found[f"{kind}-{tab.rsplit('=', 1)[1]}"] = tab if tab.startswith("/") else path + tab
     return found
+
+
+def _links(url: str, path: str, pattern: str, broken: list[str] | None) -> list[str]:
+    try:
+        with urllib.request.urlopen(url + path, timeout=LONGEST_S) as answer:
+            shown = html.unescape(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        if broken is not None:
+            broken.append(path)
+            return []
+        raise AssertionError(f"{path} answers {error.code}: {error.read().decode()[-600:]}") from error
+    return list(dict.fromkeys(re.findall(pattern, shown)))
 
 
 def answers(url: str) -> bool:

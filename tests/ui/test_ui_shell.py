@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 from starlette.routing import Mount
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
+from melete import find
 from melete.api.whole import mounts
 from melete.settings import Settings
 from melete.ui import assets, render
+from melete.ui.app import create_app
 from runs_at_hand import fill_runs
 
 
@@ -143,3 +147,34 @@ def test_modules_that_a_script_imports_are_asked_for_at_once(tmp_path: Path, sit
     assert assets.Tree(tmp_path).imports("el/a.js") == ["b.js", "el/c.js"]
     preloaded = re.findall(r'modulepreload" href="[^"]*/([\w.-]+)"', site.get("/").text)
     assert {"ask.js", "live.js", "keys.js", "drafts.js"} <= set(preloaded)
+
+
+def test_keys_and_paths_of_pages_are_their_own(site: TestClient) -> None:
+    pages = [find.load("melete.ui.pages", name, "page").PAGE for name in find.names("melete.ui.pages")]
+    keys = [page.key for page in pages if page.key and page.order is not None]
+    assert len(set(keys)) == len(keys)
+    assert len({page.path for page in pages}) == len(pages)
+    assert all(page.summary.endswith(".") for page in pages)
+
+
+def test_page_whose_api_breaks_says_so_in_the_shell(home_at_hand: Settings) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("a secret of the inside")
+
+    with TestClient(create_app(home_at_hand, broken), raise_server_exceptions=False) as client:
+        answer = client.get("/")
+    assert (answer.status_code, "Try again" in answer.text) == (500, True)
+    assert "a secret" not in answer.text
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+
+
+def test_refusal_for_now_can_be_tried_again(home_at_hand: Settings) -> None:
+    async def away(scope: Scope, receive: Receive, send: Send) -> None:
+        said = {"error": {"message": "The database is away.\nIt is tried again by itself.", "code": "away"}}
+        await JSONResponse(said, 503)(scope, receive, send)
+
+    with TestClient(create_app(home_at_hand, away)) as client:
+        answer = client.get("/", params={"a": '"b"'})
+    assert answer.status_code == 503
+    assert "The database is away." in answer.text
+    assert '<a href="/?a=%22b%22">Try again</a>' in answer.text

@@ -111,7 +111,12 @@ export function fragments(root) {
       [topic]: (payload) => {
         if (!element.isConnected || element.dataset.live !== topic) return stop();
         const html = payload?.error ? payload.error.html : payload;
-        if (typeof html === "string") htmx.swap({ target: element, text: html, swap: "innerMorph" });
+        // What cannot be read any more stays as it was last seen, and says so.
+        if (typeof html !== "string") element.dataset.problem = html.error?.message ?? "";
+        else {
+          delete element.dataset.problem;
+          htmx.swap({ target: element, text: html, swap: "innerMorph" });
+        }
       },
     });
   }
