@@ -43,7 +43,8 @@ def fill_queue(settings: Settings) -> tuple[str, str]:
         worker = claims.Worker("here-1", queue.home, socket.gethostname(), pid, its_start_s)
         claims.enter(queue.engine, worker)
         claim = claims.claim(queue.engine, worker)
-        assert claim is not None and claim.job == taken.id
+        assert claim is not None
+        assert claim.job == taken.id
     return taken.id, waiting.id
 
 

@@ -124,10 +124,10 @@ def check(
     try:
         return Document(path, model.model_validate(values), node), []
     except ValidationError as error:
-        wrong = [(place, *position(node, place), key, words) for place, key, words in problems(model, error)]
+        told = [(place, *position(node, place), key, words) for place, key, words in problems(model, error)]
         return None, [
             Problem(path, at, key, words, column=column, place=place)
-            for place, at, column, key, words in wrong
+            for place, at, column, key, words in told
         ]
 
 

@@ -16,7 +16,9 @@ from melete.records import RunState
 class ModelCheckpoint(BaseModel):
     """One checkpoint of a model."""
 
-    id: str = Field(description="run:step, which names it everywhere.", examples=["20261120-1234-sft-a1f3:100"])
+    id: str = Field(
+        description="run:step, which names it everywhere.", examples=["20261120-1234-sft-a1f3:100"]
+    )
     step: int = Field(examples=[100])
     saved_s: float
     bytes: int = Field(description="Of all its files.")
@@ -49,7 +51,8 @@ class Model(BaseModel):
     checkpoints: int = Field(description="How many there are.")
     newest: ModelCheckpoint
     made_of: list[str] = Field(
-        description="kind:name of the data and checkpoints that its run took.", examples=[["dataset:toolcalls"]]
+        description="kind:name of the data and checkpoints that its run took.",
+        examples=[["dataset:toolcalls"]],
     )
     deployments: list[DeployedAs]
     served_as: list[str] = Field(
@@ -61,7 +64,9 @@ class ModelDetail(Model):
     """One trained model, with all its checkpoints and its way from the data to deployment."""
 
     all_checkpoints: list[ModelCheckpoint] = Field(description="Newest first; 200 at most.")
-    best: ModelCheckpoint | None = Field(description="By `best_by`; null where no validation figure is known.")
+    best: ModelCheckpoint | None = Field(
+        description="By `best_by`; null where no validation figure is known."
+    )
     best_by: str | None = Field(description="The figure that decided.", examples=["val_loss"])
     lineage: Lineage
 

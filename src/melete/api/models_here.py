@@ -74,9 +74,7 @@ def detail(settings: Settings, run_id: str, serving: Serving) -> ModelDetail:
         raise UnknownNameError("model", run_id, [], next_step="That run has saved no checkpoint yet.")
     path = settings.runs / run_id
     figures = _figures(path)
-    saved = [
-        _checkpoint(one, record, figures) for one, record in islice(_saved(path), MOST_CHECKPOINTS)
-    ]
+    saved = [_checkpoint(one, record, figures) for one, record in islice(_saved(path), MOST_CHECKPOINTS)]
     by, best = _best(saved)
     graph = Graph(settings)
     graph.back(run_id)
@@ -111,7 +109,9 @@ def _told(
             "newest": _checkpoint(*newest, {}).model_dump(),
             "made_of": made_of(path, record),
             "deployments": [one.model_dump() for one in deployed.get(run_id, [])],
-            "served_as": sorted(name for (run, _), names in served.items() if run == run_id for name in names),
+            "served_as": sorted(
+                name for (run, _), names in served.items() if run == run_id for name in names
+            ),
         }
     )
     return told

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path as FolderPath
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from melete.api import paging
+from melete.api import episodes, paging
 from melete.api.clean import clean
+from melete.api.episode_records import EpisodeDetail, EpisodePage
+from melete.api.episodes import EpisodeAsked, EpisodeId, StepAsked
 from melete.api.model_records import Deployed
 from melete.api.records import Deployment, DeploymentVersion
 from melete.api.store import PLAIN, Asked, Listed, Store
@@ -72,6 +75,20 @@ def routes(store: Store) -> APIRouter:
     def get_deployment(name: DeploymentName) -> Deployment:
         """One deployed agent."""
         return _deployment(_known(name, settings), settings)
+
+    @router.get("/{name}/episodes")
+    def list_deployment_episodes(
+        name: DeploymentName, asked: Annotated[EpisodeAsked, Query()]
+    ) -> EpisodePage:
+        """Conversations of a deployed agent as its traces tell them; the phase is the version, such as `v1.2`."""
+        return episodes.listed(_traces(name, settings), asked, of=f"deployment {name}")
+
+    @router.get("/{name}/episodes/{episode_id}")
+    def get_deployment_episode(
+        name: DeploymentName, episode_id: EpisodeId, asked: Annotated[StepAsked, Query()]
+    ) -> EpisodeDetail:
+        """One conversation of a deployed agent, step by step."""
+        return episodes.one(_traces(name, settings), episode_id, asked)
 
     @router.get("/{name}/versions/{version}")
     def get_deployment_version(name: DeploymentName, version: VersionName) -> DeploymentVersion:
@@ -154,6 +171,13 @@ def _deployed(name: str, settings: Settings, loaded: bool) -> Deployed:
         previous=deployment.previous(settings, name),
         loaded=loaded,
     )
+
+
+def _traces(name: str, settings: Settings) -> FolderPath:
+    """Where the agent's steps are kept."""
+    from melete.serve import deployment
+
+    return deployment.root(settings) / _known(name, settings) / "traces"
 
 
 def _known(name: str, settings: Settings) -> str:
