@@ -464,6 +464,12 @@ def test_free_lab_lets_nobody_in_while_it_cannot_say_whether_there_are_tokens(tm
     assert client.get("/health").status_code == 200
 
 
+def test_browser_is_told_in_words_that_the_database_is_away(tmp_path: Path) -> None:
+    answer = Door(broken(tmp_path / "home")).client().get("/runs", headers=PAGE)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.text.startswith("sign in The database")
+
+
 def test_secrets_are_compared_without_telling_where_they_differ() -> None:
     """`hmac.compare_digest` decides, and takes any text, also one that is not ASCII."""
     from melete.serve import keyring

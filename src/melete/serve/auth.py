@@ -178,6 +178,9 @@ class TokenGate:
                 said = "Your sign-in has ended, and nothing was changed. Sign in, go back, and send the form again."
                 await sign_in.show(self._app, Problem(401, said), scope, receive, send)
                 return
+        if problem.status in (429, 503) and self._pages and asked.page:
+            await sign_in.show(self._app, problem, scope, receive, send)
+            return
         await refuse(problem)(scope, receive, send)
 
     def _told(self, asked: Asked, who: Who, scope: Scope, send: Send) -> Send:

@@ -9,7 +9,7 @@ from melete.ui import render
 from melete.ui.app import Ui
 from melete.ui.page import Page
 
-PAGE = Page("Sign in", "/login", icon="key", summary="Show a token of this lab.")
+PAGE = Page("Sign in", "/login", icon="shield", summary="Show a token of this lab.")
 
 
 def routes(ui: Ui) -> APIRouter:
