@@ -15,6 +15,7 @@ import torch
 from agents import trial_shop
 from agents.trial_shop import Shop
 from llm.tiny import transformers_folder
+from melete.actions import trace
 from melete.agents import exam_url
 from melete.agents import hub as hubs
 from melete.agents.exam import EXAM_SEED
@@ -143,6 +144,11 @@ def test_practice_writes_figures_samples_and_traces(settings: Settings, base: Pa
     steps = [json.loads(text) for text in (folder / "traces" / "rollouts.jsonl").read_text().splitlines()]
     assert {step["episode"] for step in steps} == {f"0.{t}-{t2}" for t, t2 in _ids(steps)}
     assert len({step["episode"] for step in steps}) == 36
+    for when in ("before", "after"):
+        (row,) = record.result[when]
+        exam = trace.summarise(trace.read(folder / "traces" / f"{when}-held_out.jsonl"))
+        assert (exam.calls, exam.calls_ok) == (row["tool_calls"], row["tool_calls_ok"])
+        assert len(exam.rewards) == row["tasks"]
     (sample,) = (folder / "samples").iterdir()
     assert "<|tool_call|>" in sample.read_text()
 

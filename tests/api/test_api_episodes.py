@@ -14,7 +14,10 @@ from starlette.testclient import TestClient
 
 from melete.actions.trace import TraceWriter
 from melete.api import traces
-from melete.api.app import create_app
+from melete.api.app import PREFIX, create_app
+from melete.api.client import Client
+from melete.serve import deployment
+from melete.serve.server import Server
 from melete.settings import Settings
 from practice_at_hand import SCENARIO, TASKS, fill_practice
 
@@ -297,3 +300,29 @@ def test_run_without_traces_has_no_episodes(client: TestClient, settings: Settin
     page = get(client, f"/runs/{run}/episodes")
     assert (page["data"], page["complete"], page["phases"]) == ([], True, [])
     assert not folder.exists()
+
+
+def test_deployed_agent_has_episodes_by_version(client: TestClient, settings: Settings) -> None:
+    guard = {"name": "open", "version": "1", "rules": []}
+    deployment.write(settings, deployment.Deployment("till", "1.0", "echo", "", "", tools=(), guard=guard))
+    deployment.activate(settings, "till", "1.0")
+    assert get(client, "/deployments/till/episodes")["data"] == []
+    with TraceWriter(deployment.root(settings) / "till" / "traces" / "v1.0.jsonl") as trace:
+        tool = {"type": "tool", "name": "look", "arguments": {}}
+        trace.write(step=1, episode="ab12", proposed=tool, verdict="refuse", reasons=["no."], ok=False)
+        trace.write(
+            step=2, episode="ab12", proposed=tool, verdict="allow", executed=tool, result="{}", ok=True
+        )
+    (one,) = get(client, "/deployments/till/episodes", phase="v1.0", stopped=True)["data"]
+    assert (one["calls"], one["calls_ok"], one["solved"]) == (2, 1, None)
+    steps = get(client, f"/deployments/till/episodes/{one['id']}")["data"]
+    assert [step["verdict"] for step in steps] == ["refuse", "allow"]
+    assert client.get("/deployments/none/episodes").status_code == 404
+
+
+def test_client_reads_episodes_and_proof(settings: Settings, run: str) -> None:
+    with Server({}, settings, mounts={PREFIX: create_app(settings)}) as server, Client(server.url) as lab:
+        found = list(lab.episodes(run, phase="after", solved=True))
+        assert len(found) == 2 * TASKS
+        assert len(lab.episode(run, found[0].id).data) == found[0].steps
+        assert {row.phase for row in lab.proof(run).rows} == {"before", "after"}

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from melete.actions.trace import TraceWriter
 from melete.api.whole import mounts
+from melete.serve import deployment
 from melete.settings import Settings
 from practice_at_hand import SCENARIO, TASKS, fill_practice
 
@@ -251,3 +252,19 @@ def test_run_without_an_exam_says_what_to_do(site: TestClient, settings: Setting
     )
     assert "Nothing measured yet" in page(site, f"/agents/runs/{own}")
     assert "No episodes" in page(site, f"/agents/runs/{own}?tab=episodes")
+
+
+def test_deployed_agent_shows_what_it_did(site: TestClient, settings: Settings) -> None:
+    guard = {"name": "open", "version": "1", "rules": []}
+    deployment.write(settings, deployment.Deployment("till", "1.0", "echo", "", "", tools=(), guard=guard))
+    deployment.activate(settings, "till", "1.0")
+    with TraceWriter(deployment.root(settings) / "till" / "traces" / "v1.0.jsonl") as trace:
+        trace.write(
+            step=1, episode="ab12", observation="Hello?", proposed={"type": "message", "text": "Yes."}
+        )
+    assert 'href="/agents/deployed/till"' in page(site, "/agents")
+    (path,) = re.findall(
+        r'href="(/agents/deployed/till/episodes/[^"]+)"', page(site, "/agents/deployed/till")
+    )
+    (source,) = re.findall(r'<episode-player src="([^"]+)"', page(site, html.unescape(path)))
+    assert site.get(source).json()["data"][0]["proposed_text"] == "says: Yes."

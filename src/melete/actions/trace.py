@@ -3,7 +3,8 @@
 A line holds `time_s, step, run, episode, observation, model_output, proposed, verdict, reasons, executed, result,
 reward`; those that are not known are left out, and more may be added: `ok` (whether the executed call succeeded),
 `rule` (the rule that decided), `confirmed` (whether a person confirmed it) and, in an episode's first line, `facts`
-make `stats` and `replay` exact. A line is one write to a file opened for appending, so a killed process loses at most
+make `stats` and `replay` exact; an environment adds `task` and `split` to the first line of an episode, `solved` and
+`criteria` to its last. A line is one write to a file opened for appending, so a killed process loses at most
 the line that it was writing; `read` leaves out what is not whole. A run's traces are `<run folder>/traces/*.jsonl`.
 """
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from melete import find
-from melete.api import job_records, model_records, records
+from melete.api import episode_records, job_records, model_records, records
 from melete.errors import ApiError, MissingExtraError, ServerError, StorageError
 from melete.runs.folder import storage_error
 
@@ -313,6 +313,20 @@ class Client:
     def roll_back(self, name: str) -> model_records.Deployed:
         """Puts the version of an agent before the one in use into use again."""
         return model_records.Deployed.model_validate(self.post(_path("deployments", name, "roll-back")))
+
+    def episodes(self, run: str, **wanted: Any) -> Iterator[episode_records.EpisodeSummary]:
+        """Episodes of a run that practised or evaluated agents, newest first; filters such as `phase` and `solved`."""
+        return self._each(episode_records.EpisodeSummary, _path("runs", run, "episodes"), **wanted)
+
+    def episode(self, run: str, episode: str) -> episode_records.EpisodeDetail:
+        """One episode with its first 200 steps."""
+        return episode_records.EpisodeDetail.model_validate(
+            self.get(_path("runs", run, "episodes", episode), limit=200)
+        )
+
+    def proof(self, run: str) -> episode_records.Proof:
+        """What practice changed, or an evaluation found."""
+        return episode_records.Proof.model_validate(self.get(_path("runs", run, "proof")))
 
     def lineage(self, run: str) -> records.Lineage:
         """From data to deployment."""

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from fastapi import Path as InPath
+from pydantic import BaseModel, ConfigDict, Field
 
 from melete.actions.trace import action_text, succeeded
 from melete.api import paging, traces
 from melete.api.clean import clean, text
 from melete.api.episode_records import EpisodeDetail, EpisodePage, EpisodeStep, EpisodeSummary, PhaseCount
+from melete.api.store import Asked, Text
 from melete.errors import UnknownNameError
 
 EpisodeId = Annotated[
-    str, StringConstraints(max_length=120, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*:\d{1,15}$")
+    str,
+    InPath(
+        max_length=120,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*:\d{1,15}$",
+        description="An episode's id.",
+        examples=["after-held_out:0"],
+    ),
 ]
 MOST_STEPS = 200
 READ_BYTES = 16 << 20
@@ -43,6 +50,24 @@ CONDITIONS = {
 }
 
 
+class EpisodeAsked(Asked):
+    """Which episodes."""
+
+    phase: Text | None = Field(None, description="before, after, now or practice.", examples=["after"])
+    decoding: Literal["free", "greedy", "schema"] | None = None
+    split: Text | None = Field(None, examples=["held_out"])
+    task: Text | None = Field(None, description="A task's id.", examples=["held_out-0"])
+    name: Text | None = Field(None, description="What its run called it.", examples=["held_out-0"])
+    step: int | None = Field(None, ge=0, lt=10**9, description="Of practice.")
+    solved: bool | None = None
+    failed: bool | None = Field(
+        None, description="Only those with a call that failed, or only those without."
+    )
+    stopped: bool | None = Field(
+        None, description="Only those in which the guard stopped an action, or the others."
+    )
+
+
 class StepAsked(BaseModel):
     """Which steps."""
 
@@ -54,24 +79,22 @@ class StepAsked(BaseModel):
     )
 
 
-def listed(
-    folder: Path, wanted: Mapping[str, Any], *, of: str, limit: int, cursor: str | None
-) -> EpisodePage:
+def listed(folder: Path, asked: EpisodeAsked, *, of: str) -> EpisodePage:
     """A page of the episodes of a folder of traces, the newest first.
 
     Args:
         folder: of the trace files.
-        wanted: values by a name of `CONDITIONS`.
+        asked: filters and paging.
         of: whose they are, which the cursor belongs to.
-        limit: episodes at most.
-        cursor: from the page before.
 
     Raises:
         ConfigError: the cursor is not one of this list.
         StorageError: the index cannot be written.
     """
-    bound = f"episodes {of} {json.dumps(dict(wanted), sort_keys=True)}"
-    after = paging.place(cursor, bound, int)
+    wanted = asked.model_dump(exclude={"limit", "cursor"}, exclude_none=True)
+    limit = asked.limit
+    bound = f"episodes {of} {json.dumps(wanted, sort_keys=True)}"
+    after = paging.place(asked.cursor, bound, int)
     conditions = [CONDITIONS[name] for name in wanted]
     if after is not None:
         conditions.append("n < :after")
@@ -85,7 +108,7 @@ def listed(
     return EpisodePage(data=data, next_cursor=more, complete=complete, phases=phases)
 
 
-def one(folder: Path, episode_id: str, *, limit: int, cursor: str | None) -> EpisodeDetail:
+def one(folder: Path, episode_id: str, asked: StepAsked) -> EpisodeDetail:
     """One episode with some of its steps.
 
     Raises:
@@ -95,7 +118,7 @@ def one(folder: Path, episode_id: str, *, limit: int, cursor: str | None) -> Epi
     """
     file, _, start = episode_id.rpartition(":")
     bound = f"steps {episode_id}"
-    first = paging.place(cursor, bound, int) or 0
+    first = paging.place(asked.cursor, bound, int) or 0
     with traces.opened(folder) as (index, complete):
         row = index.execute(
             "SELECT * FROM episode WHERE file = ? AND start = ?", (file, int(start))
@@ -106,7 +129,7 @@ def one(folder: Path, episode_id: str, *, limit: int, cursor: str | None) -> Epi
         places = index.execute(
             "SELECT place, bytes, reward FROM line WHERE episode = ? ORDER BY place", (row["n"],)
         ).fetchall()
-    chosen = _within(places, first, limit)
+    chosen = _within(places, first, asked.limit)
     total = sum(line["reward"] for line in places[:first])
     steps, criteria = [], {}
     read = traces.lines(folder, file, [(line["place"], line["bytes"]) for line in chosen])

@@ -35,6 +35,8 @@ RUN_TABS = ("proof", "episodes")
 FILTERS = ("phase", "split", "decoding", "task", "name", "step", "solved", "failed", "stopped")
 PROCESSES = ("agents.train", "agents.evaluate", "agents.demonstrate")
 SCENARIOS = 100
+SHOWN = {"runs": "runs", "deployments": "deployed"}
+"""Where the episodes of a kind of thing are shown."""
 FIGURES = "tool_reliability,success"
 
 
@@ -60,7 +62,22 @@ def routes(ui: Ui) -> APIRouter:
 
     @router.get("/agents/runs/{run_id}/episodes/{episode_id}")
     async def episode(request: Request, run_id: str, episode_id: str) -> Response:
-        return ui.page(request, "agents/episode.html", **await _episode(ui, request, run_id, episode_id))
+        run = await ui.get(request, f"/runs/{run_id}")
+        values = await _episode(ui, request, "runs", run_id, episode_id)
+        return ui.page(request, "agents/episode.html", run=run, **values)
+
+    @router.get("/agents/deployed/{name}")
+    async def deployed(request: Request, name: str) -> Response:
+        return ui.page(request, "agents/deployed.html", **await _deployment(ui, request, name))
+
+    @router.get("/parts/agents/deployed/{name}")
+    async def deployed_part(request: Request, name: str) -> Response:
+        return ui.part(request, "agents/_episodes.html", **await _deployment(ui, request, name))
+
+    @router.get("/agents/deployed/{name}/episodes/{episode_id}")
+    async def deployed_episode(request: Request, name: str, episode_id: str) -> Response:
+        values = await _episode(ui, request, "deployments", name, episode_id)
+        return ui.page(request, "agents/episode.html", run=None, **values)
 
     @router.get("/agents/{name}")
     async def scenario(request: Request, name: str) -> Response:
@@ -124,18 +141,29 @@ async def _run(ui: Ui, request: Request, run_id: str) -> dict[str, Any]:
     tab = _one_of(request, "tab", RUN_TABS)
     path = f"/runs/{run_id}"
     run, proof = await asyncio.gather(ui.get(request, path), ui.get(request, f"{path}/proof"))
-    wanted = {name: request.query_params.get(name, "") for name in FILTERS}
-    asked = {**wanted, "limit": 30, "cursor": request.query_params.get("cursor")}
-    episodes = await ui.get(request, f"{path}/episodes", **(asked if tab == "episodes" else {"limit": 1}))
-    query = urlencode({name: value for name, value in wanted.items() if value})
-    topic = urlencode(
-        {key: value for key, value in request.query_params.items() if key in (*FILTERS, "cursor", "tab")}
-    )
+    listed = await _listed(ui, request, "runs", run_id, 30 if tab == "episodes" else 1)
     return {
-        "run": run, "proof": proof, "tab": tab, "episodes": episodes, "wanted": wanted, "query": query,
-        "pairs": paired(proof["rows"]), "tools": sorted(paired(proof["tools"], "tool"), key=_calls), "figures": FIGURES,
-        "topic": f"/parts/agents/runs/{quote(run_id)}?{topic}",
-        "live": run["state"] == "running" or not episodes["complete"],
+        **listed, "run": run, "proof": proof, "tab": tab, "pairs": paired(proof["rows"]), "figures": FIGURES,
+        "tools": sorted(paired(proof["tools"], "tool"), key=_calls),
+        "live": run["state"] == "running" or not listed["episodes"]["complete"],
+    }  # fmt: skip
+
+
+async def _deployment(ui: Ui, request: Request, name: str) -> dict[str, Any]:
+    deployment = await ui.get(request, f"/deployments/{name}")
+    return {"deployment": deployment, **await _listed(ui, request, "deployments", name, 30)}
+
+
+async def _listed(ui: Ui, request: Request, kind: str, name: str, limit: int) -> dict[str, Any]:
+    """A page of the episodes of a run or a deployed agent, by the filters of the address."""
+    wanted = {one: request.query_params.get(one, "") for one in FILTERS}
+    asked = {**wanted, "cursor": request.query_params.get("cursor")} if limit > 1 else {}
+    place = f"{SHOWN[kind]}/{quote(name)}"
+    kept = {key: value for key, value in request.query_params.items() if key in (*FILTERS, "cursor", "tab")}
+    return {
+        "episodes": await ui.get(request, f"/{kind}/{name}/episodes", limit=limit, **asked),
+        "wanted": wanted, "query": urlencode({key: value for key, value in wanted.items() if value}),
+        "here": f"/agents/{place}", "topic": f"/parts/agents/{place}?{urlencode(kept)}",
     }  # fmt: skip
 
 
@@ -157,18 +185,17 @@ def _calls(pair: dict[str, Any]) -> tuple[int, str]:
     return -sum(pair[phase]["calls"] for phase in ("before", "after", "now") if pair[phase]), pair["tool"]
 
 
-async def _episode(ui: Ui, request: Request, run_id: str, episode_id: str) -> dict[str, Any]:
-    path = f"/runs/{run_id}"
-    first, run = await asyncio.gather(
-        ui.get(request, f"{path}/episodes/{episode_id}", limit=1), ui.get(request, path)
-    )
+async def _episode(ui: Ui, request: Request, kind: str, name: str, episode_id: str) -> dict[str, Any]:
+    path = f"/{kind}/{name}/episodes"
+    first = await ui.get(request, f"{path}/{episode_id}", limit=1)
     beside_id = request.query_params.get("beside", "")
-    beside = await ui.get(request, f"{path}/episodes/{beside_id}", limit=1) if beside_id else None
+    beside = await ui.get(request, f"{path}/{beside_id}", limit=1) if beside_id else None
     others: list[dict[str, Any]] = []
     if first["task"]:
-        found = await ui.get(request, f"{path}/episodes", task=first["task"], limit=20)
+        found = await ui.get(request, path, task=first["task"], limit=20)
         others = [one for one in found["data"] if one["id"] != first["id"]]
-    return {"run": run, "episode": first, "beside": beside, "others": others}
+    places = {"here": f"/agents/{SHOWN[kind]}/{quote(name)}", "api": f"/api/v1/{kind}/{quote(name)}"}
+    return {"name": name, "episode": first, "beside": beside, "others": others, **places}
 
 
 def _one_of(request: Request, name: str, allowed: tuple[str, ...]) -> str:
