@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,23 @@ def test_refused_request_shows_the_servers_words(page: Any) -> None:
     ))  # fmt: skip
     say(page, "hello")
     assert "The queue is full." in page.locator(".trouble").inner_text()
+
+
+def test_sign_in_that_has_run_out_is_asked_for_and_nothing_is_lost(browser: Any, lab: Lab) -> None:
+    guarded = replace(lab.settings, token="s3cret")
+    with serving(guarded, "echo") as site, watched(browser, site.url, allowed=("status of 401",)) as tab:
+        tab.goto("/chat?model=echo")
+        tab.get_by_label("Token").fill("s3cret")
+        tab.keyboard.press("Enter")
+        tab.wait_for_url("**/chat*")
+        ready(tab)
+        tab.context.clear_cookies()
+        tab.fill("#composer", "still here")
+        tab.press("#composer", "Enter")
+        tab.locator("dialog[open]").get_by_label("Token").fill("s3cret")
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector(".message.assistant .stats:not(:empty)")
+        assert answers(tab) == ["still here"]
 
 
 @needs_markdown
