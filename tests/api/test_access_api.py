@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.openapi.utils import get_openapi
 from sqlalchemy import func, select
@@ -362,3 +363,41 @@ def on_a_terminal(*arguments: str) -> str:
                 pass
         os.close(ours)
     return said.decode()
+
+
+@pytest.mark.slow
+def test_real_server_refuses_a_foreign_socket_believes_no_proxy_and_logs_no_token(home: Settings) -> None:
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    environ = {**os.environ, "MELETE_TOKEN": "s3cret-value"}
+    command = [sys.executable, "-m", "melete", "serve", "--no-model", "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ
+    ) as child:
+        assert child.stdout is not None
+        said = ""
+        while "Ctrl-C" not in said:
+            said += (line := child.stdout.readline())
+            assert line, said
+        url = re.findall(r"http://[\d.:]+", said)[0]
+        live = f"{url.replace('http', 'ws')}/api/v1/live"
+        with httpx.Client(
+            base_url=url, headers={"Origin": url, "X-Forwarded-For": "198.51.100.9"}
+        ) as browser:
+            assert browser.get("/login?token=s3cret-wrong").status_code == 401
+            assert browser.get("/login?token=s3cret-value&next=/settings").headers["location"] == "/settings"
+            cookie = {"Cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
+            entries = browser.get("/api/v1/audit").json()["data"]
+        assert {one["address"] for one in entries} == {"127.0.0.1"}
+        with connect(live, additional_headers=cookie, origin=url) as socket:
+            socket.send(json.dumps({"subscribe": ["/api/v1/status"]}))
+            assert json.loads(socket.recv(timeout=30))[0] == "/api/v1/status"
+        for origin, headers in (("http://evil.example", cookie), (None, cookie), (url, {})):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(live, additional_headers=headers, origin=origin)
+            assert refused.value.response.status_code == 403
+        child.send_signal(signal.SIGINT)
+        said += child.communicate(timeout=30)[0]
+    assert "s3cret" not in said
+    assert "Traceback" not in said
