@@ -122,15 +122,16 @@ def fill(settings: Settings, folder: Path, *, train: bool = True) -> dict[str, s
 def pages_of(url: str, *, broken: list[str] | None = None) -> dict[str, str]:
     """All kinds of pages of a server with content in it: a short name to a path.
 
-    The palette knows the pages. Below each, one link of each shape is followed (`/runs/ID`, `/agents/runs/ID`), and links
-    that change only the query to a tab are its tabs. So a page that is added is found without being listed.
+    The palette knows the pages. Below each, one link of each shape is followed (`/runs/ID`, `/agents/runs/ID`), and
+    links that change only the query to a tab are its tabs. So a page that is added is found without being listed.
 
     Args:
         url: of the server.
         broken: takes what cannot be shown, which is an error otherwise.
     """
     found: dict[str, str] = {}
-    for page in _links(url, "/parts/palette", r'data-href="([^"]+)"', broken):
+    known = _links(url, "/parts/palette", r'data-href="([^"]+)"', broken)
+    for page in known:
         name = re.sub(r"\W+", "-", page.strip("/")) or "home"
         found[name] = page
         wanted = [page] if page != "/" else []
@@ -139,11 +140,14 @@ def pages_of(url: str, *, broken: list[str] | None = None) -> dict[str, str]:
                 parts = path.removeprefix(f"{page}/").split("/")
                 # Words and ids take turns; a page right below has an id or is a word itself.
                 kind = "-".join([name, *(parts[::2] if len(parts) % 2 == 0 else ["one", *parts[1::2]])])
-                if kind not in found and path not in found.values():
+                if kind not in found and path not in known:
                     found[kind] = path
                     wanted.append(path)
-                    for tab in _links(url, path, r'href="([^"]*\?tab=\w+)"', broken):
-                        found[f"{kind}-{tab.rsplit('=', 1)[1]}"] = tab if tab.startswith("/") else path + tab
+                    own = rf'href="((?:{re.escape(path)})?\?tab=\w+)"'
+                    for tab in _links(url, path, own, broken):
+                        address = tab if tab.startswith("/") else path + tab
+                        found[f"{kind}-{tab.rsplit('=', 1)[1]}"] = address
+                        wanted.append(address)
     return found
 
 

@@ -15,6 +15,7 @@ import argparse
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -167,21 +168,32 @@ def wanted(name: str, size: str, scheme: str) -> bool:
 
 
 def found(url: str) -> dict[str, str]:
-    """The pages by name; runs side by side, which no link leads to, are two of one process."""
+    """The pages by name: those that links lead to, every kind of data once, and runs of one process side by side."""
     from web_at_hand import pages_of
 
     broken: list[str] = []
     pages = pages_of(url, broken=broken)
     for path in broken:
         print(f"cannot be shown: {path}", file=sys.stderr)
-    with urllib.request.urlopen(f"{url}/api/v1/runs?limit=100") as answer:
-        runs = json.load(answer)["data"]
+    for dataset in asked(url, "/datasets?limit=200"):
+        path = f"/datasets/{dataset['name']}"
+        with urllib.request.urlopen(url + path) as answer:
+            for tab in re.findall(r'href="[^"]*\?tab=(\w+)"', answer.read().decode()):
+                pages.setdefault(f"datasets-one-{tab}", f"{path}?tab={tab}")
+    runs = asked(url, "/runs?limit=100")
     for run in runs:
         same = [one["id"] for one in runs if one["process"] == run["process"] and one["last"]][:3]
         if len(same) > 1:
             pages["compare"] = f"/compare?runs={','.join(same)}"
             break
     return pages
+
+
+def asked(url: str, path: str) -> list[dict[str, Any]]:
+    """A list of the API."""
+    with urllib.request.urlopen(f"{url}/api/v1{path}") as answer:
+        rows: list[dict[str, Any]] = json.load(answer)["data"]
+        return rows
 
 
 def photograph(tab: Any, path: str, tallest: int) -> bytes:
