@@ -145,6 +145,8 @@ export class MeleteChart extends HTMLElement {
     }
     this.problem = null;
     if (payload.whole) {
+      // A file that is being deleted or written anew has no figures for a moment: what was drawn stays.
+      if (!payload.whole.figures.length) return;
       this.curves = this.curves.filter((curve) => curve.run !== run);
       this.curves.push(...payload.whole.figures.map((figure) => this.curve(run, figure)));
       this.order();

@@ -212,14 +212,27 @@ class LogView extends HTMLElement {
     const first = Math.max(0, Math.floor(this.box.scrollTop / height) - SPARE);
     const count = Math.ceil(this.box.clientHeight / height) + 2 * SPARE;
     this.rows.style.transform = `translateY(${first * height}px)`;
-    this.rows.replaceChildren(...lines.slice(first, first + count).map((line) => this.row(line)));
+    this.place(lines.slice(first, first + count));
     this.tail.setAttribute("aria-pressed", String(this.follows && !this.found));
+  }
+
+  /** Puts rows of these lines in the page; one that is there already stays, with what is selected or pressed in it. */
+  place(lines) {
+    const old = new Map([...this.rows.children].map((row) => [`${row.dataset.offset} ${row.text}`, row]));
+    const rows = lines.map((line) => old.get(`${line.offset} ${line.text}`) ?? this.row(line));
+    const kept = new Set(rows);
+    for (const row of old.values()) if (!kept.has(row)) row.remove();
+    rows.forEach((row, at) => {
+      row.classList.toggle("marked", Number(row.dataset.offset) === this.marked);
+      if (this.rows.children[at] !== row) this.rows.insertBefore(row, this.rows.children[at] ?? null);
+    });
   }
 
   row(line) {
     const row = document.createElement("div");
-    row.className = line.offset === this.marked ? "line marked" : "line";
+    row.className = "line";
     row.dataset.offset = String(line.offset);
+    row.text = line.text;
     row.append(...pieces(settled(line.text)));
     return row;
   }
