@@ -49,6 +49,7 @@ class Top(App[None]):
     #tables { height: 2fr; layout: horizontal; } #detail { height: 3fr; layout: horizontal; }
     #runs { width: 3fr; height: 1fr; } #jobs { width: 2fr; height: 1fr; }
     #chart, #log { width: 1fr; }
+    #log { scrollbar-size-vertical: 1; }
     #runs, #jobs, #chart, #log { border: round $surface-lighten-2; border-title-color: $text-muted; }
     #runs:focus, #jobs:focus { border: round $accent; }
     #filter { dock: bottom; display: none; }
@@ -92,7 +93,7 @@ class Top(App[None]):
             yield DataTable[Text](id="jobs", cursor_type="row")
         with Container(id="detail"):
             yield PlotextPlot(id="chart")
-            yield RichLog(id="log", max_lines=picture.LOG_LINES, wrap=False, markup=False)
+            yield RichLog(id="log", max_lines=picture.LOG_LINES, wrap=True, markup=False)
         yield Input(placeholder="part of a name, a process, a state", id="filter")
         yield Footer()
 

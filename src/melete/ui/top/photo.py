@@ -40,7 +40,7 @@ async def _drawn(app: Top, width: int, height: int) -> str:
         except TimeoutError as error:
             shown = "none of its runs" if app.answer(RUNS) else "nothing"
             raise ServerError(f"There is nothing to photograph: {shown} has figures and a log.") from error
-        await pilot.pause(1.2)
+        await pilot.pause(2.5)  # the next status knows how busy the processors were
         return app.export_screenshot(title="melete top")
 
 
