@@ -123,7 +123,7 @@ def pages_of(url: str, *, broken: list[str] | None = None) -> dict[str, str]:
     """All kinds of pages of a server with content in it: a short name to a path.
 
     The palette knows the pages. Below each, one link of each shape is followed (`/runs/ID`, `/agents/runs/ID`), and
-    links that change only the query to a tab are its tabs. So a page that is added is found without being listed.
+    links that change only the query to a tab are its tabs, or begin with an example. So a page that is added is found without being listed.
 
     Args:
         url: of the server.
@@ -134,6 +134,8 @@ def pages_of(url: str, *, broken: list[str] | None = None) -> dict[str, str]:
     for page in known:
         name = re.sub(r"\W+", "-", page.strip("/")) or "home"
         found[name] = page
+        for begun in _links(url, page, rf'href="({re.escape(page)}\?example=[^"]+)"', broken)[:1]:
+            found[f"{name}-one"] = begun
         wanted = [page] if page != "/" else []
         while wanted:
             for path in _links(url, wanted.pop(), rf'href="({re.escape(page)}/[^"?#]+)"', broken):
