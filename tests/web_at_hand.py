@@ -123,7 +123,8 @@ def pages_of(url: str, *, broken: list[str] | None = None) -> dict[str, str]:
     """All kinds of pages of a server with content in it: a short name to a path.
 
     The palette knows the pages. Below each, one link of each shape is followed (`/runs/ID`, `/agents/runs/ID`), and
-    links that change only the query to a tab are its tabs, or begin with an example. So a page that is added is found without being listed.
+    links that change only the query to a tab are its tabs, or begin with an example. So a page that is added is found
+    without being listed.
 
     Args:
         url: of the server.
