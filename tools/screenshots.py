@@ -5,8 +5,8 @@
     python tools/screenshots.py --kept                   # only those that the documentation shows
 
 Pages are found by their links, so one that is added is photographed without being listed. The pictures go to
-docs/images/ui with a palette of 128 colours. A real server answers, a real training runs meanwhile and two jobs wait in
-the queue; the sessions of bench are made up (tests/lab_at_hand.py).
+docs/images/ui with a palette of 128 colours, that of `melete top` beside that folder. A real server answers, a real
+training runs meanwhile and two jobs wait in the queue; the sessions of bench are made up (tests/lab_at_hand.py).
 """
 
 from __future__ import annotations
@@ -69,6 +69,10 @@ def main() -> int:
             (options.out / f"{name}.png").write_bytes(data)
             total += len(data)
             print(f"{name:40} {len(data) / 1000:6.0f} kB", flush=True)
+        if not options.only:
+            from melete.ui.top import photo
+
+            photo.photograph(url, options.out.parent / "top.svg")
     print(f"{total / 1e6:.1f} MB in {options.out}")
     return 0
 
@@ -123,7 +127,7 @@ def busy(lab: Any, settings: Any) -> Iterator[None]:
         until_s = time.monotonic() + LONGEST_S
         while time.monotonic() < until_s and child.poll() is None:
             running = lab.get("/status")["running"]
-            if running and (running[0]["last"].get("step") or 0) > STEPS_BEFORE:
+            if running and (running[0]["step"] or 0) > STEPS_BEFORE:
                 break
             time.sleep(1)
         yield
