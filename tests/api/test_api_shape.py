@@ -183,9 +183,9 @@ def test_served_api_asks_for_the_token(settings: Settings, token: str | None, st
 
 def test_served_api_refuses_pages_of_other_sites(to_write: Settings) -> None:
     with Server({}, to_write, mounts={PREFIX: create_app(to_write)}) as server:
-        foreign = httpx.get(f"{server.url}{PREFIX}/sessions", headers={"Origin": "http://evil.example"})
+        foreign = httpx.get(f"{server.url}{PREFIX}/runs", headers={"Origin": "http://evil.example"})
         assert foreign.status_code == 403
-        assert httpx.get(f"{server.url}{PREFIX}/sessions").json()["data"]
+        assert httpx.get(f"{server.url}{PREFIX}/runs").json()["data"]
 
 
 def answered(case: Any) -> None:
@@ -228,8 +228,8 @@ WRITES = {"post", "put", "patch", "delete"}
 
 
 def test_some_writes_hold_against_a_few_generated_requests(to_write: Settings) -> None:
-    some = {"POST /jobs", "POST /jobs/{job_id}/retry", "PUT /runs/{run_id}/note"}
-    tried, failures = generated(to_write, WRITES, 5, some)
+    some = {"POST /jobs", "PUT /runs/{run_id}/note"}
+    tried, failures = generated(to_write, WRITES, 3, some)
     assert failures == []
     assert set(tried) == some
 
