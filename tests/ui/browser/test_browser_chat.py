@@ -473,3 +473,14 @@ def test_chat_has_no_serious_accessibility_violation(
             problems += violations(tab)
             tab.keyboard.press("Escape")
     assert problems == []
+
+
+def test_end_stays_in_sight_unless_one_has_scrolled_up(page: Any) -> None:
+    say(page, "line\n" * 60)
+    page.wait_for_function("() => document.querySelector('chat-pane').below() < 5")
+    page.fill("#composer", "line\n" * 160)
+    page.press("#composer", "Enter")
+    page.wait_for_selector(".message.assistant.busy > .body:not(:empty)")
+    page.locator(".talk").evaluate("talk => { talk.scrollTop = 0; }")
+    idle(page)
+    assert page.locator(".talk").evaluate("talk => talk.scrollTop") == 0

@@ -25,6 +25,10 @@ export class ChatPane extends HTMLElement {
     this.running = null;
     this.log = this.querySelector(".log");
     this.talk = this.querySelector(".talk");
+    // Whoever has scrolled up reads there; else the end stays in sight, however the log grows.
+    this.following = true;
+    this.talk.addEventListener("scroll", () => (this.following = this.below() < 80));
+    new ResizeObserver(() => this.toEnd()).observe(this.log);
     this.select = this.querySelector("select");
     this.select.addEventListener("change", () => this.box.choose(this, this.select.value));
     this.addEventListener("click", (event) => this.click(event));
@@ -293,9 +297,11 @@ export class ChatPane extends HTMLElement {
   }
 
   toEnd(always = false) {
-    const { talk } = this;
-    if (always || talk.scrollHeight - talk.scrollTop - talk.clientHeight < 160) talk.scrollTop = talk.scrollHeight;
+    if (always || this.following) this.talk.scrollTop = this.talk.scrollHeight;
   }
+
+  /** Pixels below what is in sight. */
+  below() { return this.talk.scrollHeight - this.talk.scrollTop - this.talk.clientHeight; }
 
   // What a person does in it.
 
