@@ -128,6 +128,16 @@ def test_config_gives_yaml_derived_values_and_the_command_again(site: TestClient
     assert "steps times rate" in page
 
 
+def test_links_of_a_run_begin_a_job_with_its_values(site: TestClient, filled: Any) -> None:
+    first = filled[1]
+    again = site.get(f"/jobs/new?process=trial.count&of={first}&rate=0.25")
+    assert again.status_code == 200
+    assert f"steps: {STEPS}" in again.text
+    assert "rate: 0.25" in again.text
+    exam = site.get(f"/jobs/new?process=llm.evaluate&run={first}:{STEPS}").text
+    assert f"run: {first}:{STEPS}" in exam
+
+
 def test_samples_show_what_changed_since_the_step_before(site: TestClient, filled: Any) -> None:
     home, first, *_ = filled
     (home.runs / first / "samples" / f"{STEPS - 1:08d}_text.txt").write_text("counted to\nnothing")

@@ -123,6 +123,6 @@ def _href(node: dict[str, Any]) -> str | None:
     return {
         "run": f"/runs/{name}",
         "checkpoint": f"/runs/{name.rpartition(':')[0]}?tab=checkpoints",
-        "dataset": f"/datasets/{name}",
+        "dataset": f"/datasets/{name.partition('@')[0]}",
         "deployment": f"/models/deployments/{name.rpartition('_v')[0]}",
     }.get(node["kind"])

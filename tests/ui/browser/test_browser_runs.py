@@ -19,14 +19,16 @@ from playwright.sync_api import expect
 
 from melete.jobs.execute import Options, execute
 from melete.runs import folder
+from melete.ui.pages import runs
 from trial_runs import TRIAL, started_run
-from ui.browser.conftest import PHONE, watched
+from ui.browser.conftest import AXE, PHONE, violations, watched
 from web_at_hand import HOSTILE, Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.slow]
 LOSS = "melete-chart[keys=loss]"
 PATIENCE_S = 60
 expect.set_options(timeout=20_000)
+TABS = [tab.lower() for tab in runs.TABS]
 LINES = 150_000
 """Of the long log; more than 10 MB."""
 
@@ -408,8 +410,22 @@ def test_run_whose_folder_is_deleted_meanwhile_says_so_once(browser: Any, lab: L
         assert chart(page, "curves[0].values.length") == 3  # what was known stays to be seen
 
 
-@pytest.mark.parametrize("path", ["/runs", "/runs/RUN", "/compare?runs=RUN,OTHER", *(f"/runs/RUN?tab={tab}" for tab in
-                         ("samples", "log", "config", "provenance", "checkpoints", "files", "lineage"))])  # fmt: skip
+@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed; run tools/vendor.py")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_tabs_and_comparison_have_no_serious_violation(browser: Any, lab: Lab, scheme: str) -> None:
+    run, found = lab.made["pretrain"], []
+    paths = [f"/compare?runs={run},{lab.made['second']}", *(f"/runs/{run}?tab={tab}" for tab in TABS)]
+    with watched(browser, lab.url, color_scheme=scheme, bypass_csp=True, reduced_motion="reduce") as page:
+        for path in paths:
+            page.goto(path)
+            page.wait_for_selector("html[data-conn=live]")
+            found += [f"{path} {line}" for line in violations(page)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/runs", "/compare?runs=RUN,OTHER", *(f"/runs/RUN?tab={tab}" for tab in TABS)]
+)
 def test_pages_fit_a_phone(browser: Any, lab: Lab, path: str) -> None:
     with watched(browser, lab.url, viewport=PHONE) as page:
         page.goto(path.replace("RUN", lab.made["pretrain"]).replace("OTHER", lab.made["second"]))

@@ -27,6 +27,8 @@ PAGE = Page(
     key="n",
     summary="From an example or a process, as a form and as a file.",
 )
+ASKED = ("process", "example", "job", "q", "of")
+"""Parameters of the address: `of` is a run whose config is taken over. Every other one is the value of an option."""
 SYSTEMS = {
     "llm": "Language models", "agents": "Agents", "bench": "Bench", "evals": "Evaluation",
     "diffusion": "Image models", "vla": "Robot policies",
@@ -108,7 +110,12 @@ async def _begun(ui: Ui, request: Request, process: str, example: str, job: str)
     if job:
         found = await ui.get(request, f"/jobs/{job}")
         return f"the job {found['name']}", found["text"]
-    return process, (await ui.send(request, "POST", f"/processes/{process}/job", {}))["text"]
+    given = {name: value for name, value in request.query_params.items() if name not in ASKED}
+    if of := request.query_params.get("of"):
+        run = await ui.get(request, f"/runs/{of}")
+        given = {**(run["config"] or {}), **given}
+    made = await ui.send(request, "POST", f"/processes/{process}/job", {"config": given})
+    return f"{process} as in {of}" if of else process, made["text"]
 
 
 async def _choices(ui: Ui, request: Request, q: str) -> dict[str, Any]:
