@@ -1,1 +1,1 @@
-"""Tests of the server, the chat page and the chat in the terminal."""
+"""Tests of the server and of the chat in the terminal."""

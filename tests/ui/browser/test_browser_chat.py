@@ -484,3 +484,34 @@ def test_end_stays_in_sight_unless_one_has_scrolled_up(page: Any) -> None:
     page.locator(".talk").evaluate("talk => { talk.scrollTop = 0; }")
     idle(page)
     assert page.locator(".talk").evaluate("talk => talk.scrollTop") == 0
+
+
+GROWN = """
+async (text) => {
+  const made = () => document.querySelector("main").appendChild(document.createElement("mark-down"));
+  const settled = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+  const [grown, whole] = [made(), made()];
+  for (let end = 1; end <= text.length; end++) {
+    grown.text = text.slice(0, end);
+    grown.finish();
+    if (end % 7 === 0) await settled();
+  }
+  whole.text = text;
+  await settled();
+  const first = grown.firstElementChild;
+  grown.text = text + " More.";
+  grown.finish();
+  await settled();
+  return { same: grown.innerHTML.startsWith(whole.innerHTML.slice(0, -20)), kept: grown.firstElementChild === first };
+}
+"""
+
+
+@needs_markdown
+def test_text_that_grows_is_rendered_as_the_whole_and_its_first_blocks_are_kept(page: Any) -> None:
+    text = (
+        "# Head\n\n- a\n- b\n\n  more of b\n\n1. one\n2. two\n\n> said\n> twice\n\n"
+        + MARKDOWN
+        + "\n\nThe last words"
+    )
+    assert page.evaluate(GROWN, text) == {"same": True, "kept": True}
