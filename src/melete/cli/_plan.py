@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +11,11 @@ from melete.cli import _show
 
 if TYPE_CHECKING:
     from melete.jobs.plan import Plan
+
+
+def as_json(plan: Plan, step: str | None = None) -> dict[str, Any]:
+    """A plan for scripts; `step` is its name in a job."""
+    return {"step": step, **dataclasses.asdict(plan)}
 
 
 def print_plan(plan: Plan, step: str | None = None) -> None:

@@ -76,7 +76,7 @@ def process_command(process: str) -> click.Command:
     def invoke(**given: Any) -> int:
         if argument is not None and (first := given.pop("run_argument")) is not None:
             given[argument] = first
-        options = {key: given.pop(f"run_{key}") for key in ("name", "limit_batches", "dry_run")}
+        options = {key: given.pop(f"run_{key}") for key in ("name", "limit_batches", "dry_run", "json")}
         values = {
             key: parse_text(module.Config, key, value)
             for key, value in given.items()
@@ -93,6 +93,7 @@ def process_command(process: str) -> click.Command:
             ["--limit-batches", "run_limit_batches"], type=click.IntRange(1), help="The most steps per loop."
         ),
         click.Option(["--dry-run", "run_dry_run"], is_flag=True, help="Show the resolved config and end."),
+        click.Option(["--json", "run_json"], is_flag=True, help="With --dry-run: print JSON."),
     ]
     return click.Command(
         process.partition(".")[2],
@@ -104,15 +105,30 @@ def process_command(process: str) -> click.Command:
 
 
 def run_process(
-    process: str, values: dict[str, Any], *, name: str | None, limit_batches: int | None, dry_run: bool
+    process: str,
+    values: dict[str, Any],
+    *,
+    name: str | None,
+    limit_batches: int | None,
+    dry_run: bool,
+    json: bool = False,
 ) -> int:
-    """Runs a process, or shows what it would do; returns the exit code."""
+    """Runs a process, or shows what it would do; returns the exit code.
+
+    Raises:
+        ConfigError: a value is wrong, or JSON is asked of a run.
+    """
+    if json and not dry_run:
+        from melete.errors import ConfigError
+
+        raise ConfigError("--json goes with --dry-run.", next_step="Of a run: melete runs show RUN --json")
     if dry_run:
         from melete import settings
-        from melete.cli._plan import print_plan
+        from melete.cli import _plan, _show
         from melete.jobs.plan import plan
 
-        print_plan(plan(process, values, settings.load()))
+        made = plan(process, values, settings.load())
+        _show.print_json(_plan.as_json(made)) if json else _plan.print_plan(made)
         return 0
     from melete.jobs.execute import Options, execute
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check the whole file, show each resolved config, and end.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print JSON.")
 @click.option("--limit-batches", type=click.IntRange(1), help="The most steps per loop of each process.")
 @click.option("--resume", is_flag=True, help="Continue the newest job of this file where it ended.")
-def command(file: Path, dry_run: bool, limit_batches: int | None, resume: bool) -> int:
+def command(file: Path, dry_run: bool, as_json: bool, limit_batches: int | None, resume: bool) -> int:
     """Run the processes of a job FILE (YAML or JSON) in order, in the foreground.
 
     The whole file is checked before anything runs. `melete schema` prints what a job file may hold.
@@ -33,8 +34,12 @@ def command(file: Path, dry_run: bool, limit_batches: int | None, resume: bool) 
     from melete.runs import report as reports
 
     settings = all_settings.load()
+    if as_json and not dry_run:
+        raise ConfigError(
+            "--json goes with --dry-run.", next_step="How a job went is in its folder, jobs/ID/job.json."
+        )
     if dry_run:
-        _print_plans(job_file.read(file), settings)
+        _print_plans(job_file.read(file), settings, as_json)
         return 0
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
@@ -57,16 +62,22 @@ def command(file: Path, dry_run: bool, limit_batches: int | None, resume: bool) 
     return 130 if record.state is RunState.STOPPED else 0
 
 
-def _print_plans(job: JobFile, settings: Settings) -> None:
-    from melete.cli._plan import print_plan
+def _print_plans(job: JobFile, settings: Settings, as_json: bool) -> None:
+    from melete.cli import _plan, _show
     from melete.jobs.plan import plan
 
-    earlier: list[str] = []
-    for number, step in enumerate(job.processes):
+    labels = [step.label for step in job.processes]
+    plans = [
+        (step.label, plan(step.process, step.config, settings, frozenset(labels[:number])))
+        for number, step in enumerate(job.processes)
+    ]
+    if as_json:
+        _show.print_json([_plan.as_json(made, label) for label, made in plans])
+        return
+    for number, (label, made) in enumerate(plans):
         if number:
             click.echo()
-        print_plan(plan(step.process, step.config, settings, frozenset(earlier)), step.label)
-        earlier.append(step.label)
+        _plan.print_plan(made, label)
 
 
 def _print_end(settings: Settings, path: Path, record: JobRecord) -> None:

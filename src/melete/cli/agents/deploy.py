@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     "--url", default="http://127.0.0.1:8675", show_default=True, help="Running server to load it into."
 )
 @click.option("--list", "listing", is_flag=True, help="List what is deployed, of all agents or of NAME.")
+@click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
 @click.option("--rollback", is_flag=True, help="Go back to the version of NAME before the one in use.")
 @click.option("--to", "kind", type=click.Choice(["docker"]), help="Write a folder that starts elsewhere.")
 @click.option("--out", type=click.Path(path_type=Path), help="That folder; the version's name by default.")
@@ -33,6 +34,7 @@ def command(
     copy_weights: bool,
     url: str,
     listing: bool,
+    as_json: bool,
     rollback: bool,
     kind: str | None,
     out: Path | None,
@@ -48,7 +50,7 @@ def command(
 
     settings = all_settings.load()
     if listing:
-        _list(settings, ref)
+        _list(settings, ref, as_json)
         return
     if not ref:
         raise ConfigError(
@@ -135,20 +137,37 @@ def _say(said: dict[str, Any], url: str, took_ms: float) -> None:
     click.echo(f"  State {base}/v1/agents/{said['name']}")
 
 
-def _list(settings: Settings, name: str) -> None:
+def _list(settings: Settings, name: str, as_json: bool) -> None:
     from melete.cli import _show
     from melete.serve import deployment
 
     if name and name not in deployment.names(settings):
         raise deployment.unknown(settings, name)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for agent in [name] if name else deployment.names(settings):
         used = deployment.active(settings, agent)
         for version in deployment.versions(settings, agent):
             made = deployment.load(settings, f"{agent}_v{version}")
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(made.created_s))
-            rows.append((made.id, "in use" if version == used else "", made.scenario, made.source, when))
+            rows.append(
+                {
+                    "id": made.id, "in_use": version == used, "scenario": made.scenario, "source": made.source,
+                    "created_s": made.created_s,
+                }
+            )  # fmt: skip
+    if as_json:
+        _show.print_json(rows)
+        return
     if not rows:
         click.echo("No agent is deployed yet. Deploy one with: melete agents deploy RUN")
         return
-    _show.table(("deployment", "", "scenario", "from", "when"), rows)
+    cells = [
+        (
+            row["id"],
+            "in use" if row["in_use"] else "",
+            row["scenario"],
+            row["source"],
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created_s"])),
+        )
+        for row in rows
+    ]
+    _show.table(("deployment", "", "scenario", "from", "when"), cells)

@@ -19,7 +19,8 @@ FORMATS = click.Choice(find.names("melete.bench.exports"))
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Its name, or a folder; ./EXPERIMENT.ENDING by default."
 )
-def command(experiment: str, formats: tuple[str, ...], out: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; --format json writes a file.")
+def command(experiment: str, formats: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     """Report an experiment: all variants, each compared with the baseline.
 
     EXPERIMENT is a name, then all its versions count, or NAME@DIGEST. Without --format it is printed. A report holds no
@@ -37,6 +38,9 @@ def command(experiment: str, formats: tuple[str, ...], out: Path | None) -> None
     with connect(settings.database) as connection:
         made = report.of_experiment(connection, experiment)
         rollups.refresh_experiment(connection, made["experiment"]["versions"])
+    if as_json:
+        _show.print_json(made)
+        return
     if not formats:
         for table in (tables.counts(made), tables.variants(made)):
             _show.table(table.head, table.rows, table.right)
