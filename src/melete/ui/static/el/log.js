@@ -70,7 +70,7 @@ class LogView extends HTMLElement {
     }
     this.end = page.end;
     if (this.lines.length > MOST_LINES) this.lines = this.lines.slice(-MOST_LINES / 2);
-    this.tell("");
+    if (!this.found) this.tell("");
     this.redraw();
   }
 
