@@ -107,26 +107,27 @@ class Metrics:
     async def _whole(self) -> Message:
         """The curves as they are; what the API refuses is told as it tells it."""
         self._place = self._refused = None
+        seen, self._seen = self._seen, None  # what fails is tried again
         try:
             asked = CurvesAsked.model_validate(self._topic.asked)
-            return self._message("whole", await asyncio.to_thread(self._read_whole, asked))
+            message = self._message("whole", await asyncio.to_thread(self._read_whole, asked))
         except (ValidationError, MeleteError) as error:
-            self._refused = await refusal(self._topic, error)
-            return self._refused
+            message = self._refused = await refusal(self._topic, error)
+        if self._place is not None or self._refused is not None:
+            self._seen = seen
+        return message
 
     def _read_whole(self, asked: CurvesAsked) -> Curves:
         run, _ = here.opened(self._store, self._run)
         read = columns.read(run, PATIENCE_S)
         known = read.head.figures
         figures = [
-            curve(key, known[key], read.series(key, asked.most, asked.first, asked.last))
+            curve(key, known[key], read.series(key, asked.most, asked.first, asked.last), read.gaps(key))
             for key in self._keys
             if key in known
         ]
-        if read.complete:
+        if read.complete:  # if not, the next look reads on
             self._place = self._found(read.head)
-        else:
-            self._seen = None  # reads on at the next look
         return self._curves(figures, read.head.offset, read.size, complete=read.complete)
 
     def _found(self, head: columns.Head) -> Place | None:
