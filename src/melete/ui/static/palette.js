@@ -11,14 +11,22 @@ const box = dialog.querySelector("input");
 const list = dialog.querySelector("[role=listbox]");
 let timer = 0;
 let asked = 0;
+/** What is being searched, so that Enter takes what was meant and not what was there before. */
+let pending = Promise.resolve();
 
-/** Searches for what stands in the box. */
-export async function search() {
-  const number = ++asked;
+/** Searches for what stands in the box. @returns {Promise<void>} done when it is shown */
+export function search() {
+  clearTimeout(timer);
+  timer = 0;
+  return (pending = show(++asked));
+}
+
+/** @param {number} number of this search; a newer one makes it void */
+async function show(number) {
   const answer = await signedIn(`/parts/palette?q=${encodeURIComponent(box.value)}`).catch(() => null);
   const html = answer?.ok ? await answer.text() : '<p class="soft">The server cannot be reached.</p>';
   if (number !== asked) return;
-  htmx.swap({ target: list, text: html, swap: "innerHTML" });
+  await htmx.swap({ target: list, text: html, swap: "innerHTML" });
   choose(options()[0]);
 }
 
@@ -46,7 +54,7 @@ box.addEventListener("input", () => {
   clearTimeout(timer);
   timer = setTimeout(search, PAUSE_MS);
 });
-box.addEventListener("keydown", (event) => {
+box.addEventListener("keydown", async (event) => {
   const all = options();
   const at = all.findIndex((one) => one.ariaSelected === "true");
   const to = { ArrowDown: at + 1, ArrowUp: at - 1 + all.length, PageDown: Math.min(at + 8, all.length - 1), PageUp: Math.max(at - 8, 0) }[event.key];
@@ -55,7 +63,8 @@ box.addEventListener("keydown", (event) => {
     choose(all[to % (all.length || 1)]);
   } else if (event.key === "Enter") {
     event.preventDefault();
-    go(all[at], event.ctrlKey || event.metaKey);
+    await (timer ? search() : pending);
+    go(options().find((one) => one.ariaSelected === "true"), event.ctrlKey || event.metaKey);
   }
 });
 list.addEventListener("mousedown", (event) => event.preventDefault());
