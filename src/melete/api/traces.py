@@ -11,6 +11,7 @@ not parsed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -94,12 +95,9 @@ def opened(traces: Path, budget_s: float = BUDGET_S) -> Iterator[tuple[sqlite3.C
     try:
         with closing(_prepared(folder)) as connection:
             yield connection, _caught_up(traces, folder, connection, time.monotonic() + budget_s)
-    except sqlite3.OperationalError as error:
-        raise storage_error(folder, OSError(str(error))) from error
-    except sqlite3.DatabaseError as error:  # not a database any more: the next answer begins anew
-        for file in folder.glob("index.db*"):
-            file.unlink(missing_ok=True)
-        raise storage_error(folder, OSError(str(error))) from error
+    except sqlite3.DatabaseError as error:
+        number = errno.ENOSPC if "full" in str(error) else errno.EIO
+        raise storage_error(folder, OSError(number, str(error))) from error
     except OSError as error:
         raise storage_error(folder, error) from error
 
@@ -112,10 +110,13 @@ def files(traces: Path) -> list[Path]:
 
 def lines(traces: Path, file: str, places: Iterable[tuple[int, int]]) -> Iterator[tuple[bytes, bool]]:
     """Lines of a trace file by place and length; of one that is too long its beginning, and whether it is whole."""
-    with (traces / f"{file}.jsonl").open("rb") as opened:
-        for place, length in places:
-            opened.seek(place)
-            yield opened.read(min(length, LONGEST_LINE)), length <= LONGEST_LINE
+    try:
+        with (traces / f"{file}.jsonl").open("rb") as opened:
+            for place, length in places:
+                opened.seek(place)
+                yield opened.read(min(length, LONGEST_LINE)), length <= LONGEST_LINE
+    except FileNotFoundError:  # an exam that begins anew
+        return
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -125,10 +126,18 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def _prepared(folder: Path) -> sqlite3.Connection:
-    """The index file, made or made anew if it is of another version."""
+    """The index file, made or made anew if it is of another version, or no database any more."""
     folder.mkdir(exist_ok=True)
     connection = _connect(str(folder / "index.db"))
-    connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;")
+    try:
+        connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;")
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        connection.close()
+        for file in folder.glob("index.db*"):
+            file.unlink(missing_ok=True)
+        return _prepared(folder)
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if found != VERSION:
         with _alone(folder, wait=True):
