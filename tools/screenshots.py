@@ -43,6 +43,12 @@ STEPS_BEFORE = 60
 TRAINING = (
     "--name", "reading-python", "--depth", "2", "--context", "256", "--batch-tokens", "2048", "--steps", "4000",
 )  # fmt: skip
+KEPT = (
+    "home", "jobs", "jobs-one", "jobs-new", "jobs-new-process-agents-train", "runs", "runs-one", "runs-one-samples",
+    "compare", "datasets", "models", "agents", "agents-one", "agents-runs", "bench", "bench-experiments",
+    "bench-sessions", "chat", "settings", "search", "ui-kit",
+)  # fmt: skip
+"""What the documentation may show; other pages show data of others, or folders of the machine."""
 KEPT_DARK = ("home", "runs-one", "compare", "chat")
 KEPT_PHONE = ("home", "runs-one", "jobs", "chat")
 
@@ -168,7 +174,7 @@ def wanted(name: str, size: str, scheme: str) -> bool:
     """Whether the documentation keeps a picture."""
     if size == "phone":
         return scheme == "light" and name in KEPT_PHONE
-    return scheme == "light" or name in KEPT_DARK
+    return name in (KEPT if scheme == "light" else KEPT_DARK)
 
 
 def found(url: str) -> dict[str, str]:
