@@ -11,9 +11,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from melete import find
-from melete.api import machine
+from melete.api import machine, paging
 from melete.api.app import create_app
+from melete.api.dataset_rows import Reader
+from melete.api.records import DatasetRow
 from melete.api.routes.processes import defaults
+from melete.datasets import registry
 from melete.datasets.adding import add
 from melete.runs.process import config_class
 from melete.serve import deployment
@@ -87,6 +90,28 @@ def test_own_dataset_is_listed_and_told(client: TestClient, numbers: str) -> Non
     assert found["splits"]
     card = client.get(f"/datasets/{numbers}/card").json()["markdown"]
     assert "CC0-1.0" in card
+
+
+@pytest.mark.parametrize("search", [None, "word 19999"])
+def test_jump_and_search_that_take_long_are_gone_on_with_page_by_page(
+    home: Settings, tmp_path: Path, search: str | None
+) -> None:
+    count, reader = 20_000, Reader(longest_s=0.005)
+    add(rows_file(tmp_path, count), home, name="long")
+    opened = registry.open("long", home)
+    split = max(opened.splits, key=opened.count)
+    last = opened.count(split) - 1
+    if search is not None:
+        split = next(name for name in opened.splits if any(r["word"] == search for r in opened.rows(name)))
+    pages: list[list[DatasetRow]] = []
+    cursor: int | None = 0 if search else last
+    while cursor is not None:
+        page = reader.page(opened, split, cursor, "rows", 5, search)
+        cursor = paging.place(page.next_cursor, "rows", int)
+        pages.append(page.data)
+    assert len(pages) > 1
+    (row,) = (row for page in pages for row in page)
+    assert row.index == last or row.row == {"number": 19_999, "word": search}
 
 
 def test_rows_of_a_split_are_read_by_cursor(client: TestClient, numbers: str) -> None:

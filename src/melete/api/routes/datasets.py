@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator
 from functools import lru_cache
-from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -14,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from melete import find
-from melete.api import dataset_images, paging
+from melete.api import dataset_images, dataset_rows, paging
 from melete.api.cards import Cards
-from melete.api.clean import clean, text
+from melete.api.clean import text
 from melete.api.dataset_images import ImageAsked, Index
+from melete.api.dataset_rows import Reader
 from melete.api.frames import FrameReader
 from melete.api.records import (
     DatasetCard,
@@ -31,22 +28,14 @@ from melete.api.records import (
 )
 from melete.api.store import PLAIN, Asked, Listed, Store, Text
 from melete.datasets import card, registry
-from melete.datasets.dataset import Dataset, Shard
 from melete.datasets.manifest import Manifest
-from melete.datasets.readers import Item
-from melete.errors import DatasetError, UnknownNameError
+from melete.errors import UnknownNameError
 from melete.settings import Settings
 
 DatasetName = Annotated[
     str, Path(max_length=100, pattern=r"^[a-z0-9][a-z0-9_.-]*(@[A-Za-z0-9][A-Za-z0-9_.+-]*)?$",
               description="A name, or name@version.", examples=["stdlib"]),
 ]  # fmt: skip
-SEARCHED = 5_000
-"""Items that are looked at for one page of a search."""
-PAGES = 24
-"""Pages that are kept."""
-HELD = 16
-"""Places that are kept, each with an open file."""
 
 
 TOLD = ("licence_notes", "how_to_get", "changes", "known_issues", "use")
@@ -132,7 +121,7 @@ def routes(store: Store) -> APIRouter:
 
     @router.get("/{name}/rows")
     def list_dataset_rows(name: DatasetName, asked: Annotated[RowAsked, Query()]) -> Listed[DatasetRow]:
-        """Items of a split in order; a search looks through at most 5,000 items for one page."""
+        """Items of a split in order. Half a second is read for a page: it may hold few items, or none, and lead on."""
         opened = registry.open(_known(name, settings), settings)
         split = asked.split or next(iter(opened.splits), "")
         of = f"rows {opened.manifest.id} {split} {asked.search or ''}"
@@ -155,14 +144,12 @@ def _add_images(router: APIRouter, settings: Settings, reader: Reader) -> None:
         """The image that a row carries in one of its fields: a file of the set, or a `data:` URL; 10 MB at most."""
         opened = registry.open(_known(name, settings), settings)
         split = asked.split or next(iter(opened.splits), "")
-        item = next(_items(opened.shards(split), index), None)
-        if item is None:
-            raise UnknownNameError("row", str(index), [])
-        return dataset_images.carried(opened, item if isinstance(item, dict) else {}, field)
+        row = dataset_rows.whole(opened, split, index)
+        return dataset_images.carried(opened, row if isinstance(row, dict) else {}, field)
 
     @router.get("/{name}/images")
     def list_dataset_images(name: DatasetName, asked: Annotated[ImageAsked, Query()]) -> Listed[DatasetImage]:
-        """List images with their captions; a search looks through at most 5,000 captions for one page."""
+        """List images with their captions; a search reads for half a second for one page."""
         opened = registry.open(_known(name, settings), settings)
         frames = dataset_images.needed(opened)
         of = f"images {opened.manifest.id} {asked.search or ''}"
@@ -253,83 +240,3 @@ def _summary(manifest: Manifest, settings: Settings) -> DatasetSummary:
         origin=origin,
         at_hand=here,
     )
-
-
-class Reader:
-    """Reads pages of splits. It keeps the last ones, and where they ended, so that the next does not start over."""
-
-    def __init__(self) -> None:
-        self._pages: OrderedDict[tuple[Any, ...], Listed[DatasetRow]] = OrderedDict()
-        self._held: OrderedDict[tuple[str, str, int], Iterator[Any]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def page(
-        self, opened: Dataset, split: str, start: int, of: str, limit: int, search: str | None = None
-    ) -> Listed[DatasetRow]:
-        """Items from an index on; the cursor belongs to `of`."""
-        if not opened.splits:
-            raise DatasetError(
-                f"{opened.manifest.id} has no splits: its files are read by the systems that use them."
-            )
-        key = (opened.fingerprint, split, start, of, limit, search)
-        with self._lock:
-            known = self._pages.get(key)
-        if known is None:
-            known = self._read(opened, split, start, of, limit, search)
-            with self._lock:
-                self._pages[key] = known
-                while len(self._pages) > PAGES:
-                    self._pages.popitem(last=False)
-        return known
-
-    def _read(
-        self, opened: Dataset, split: str, start: int, of: str, limit: int, search: str | None
-    ) -> Listed[DatasetRow]:
-        items = self._take(opened, split, start)
-        found: list[DatasetRow] = []
-        place, wanted = start, (search or "").lower()
-        for item in islice(items, SEARCHED if wanted else limit):
-            row = _row(place, item)
-            place += 1
-            if not wanted or wanted in row.model_dump_json().lower():
-                found.append(row)
-            if len(found) == limit:
-                break
-        after = next(items, None)
-        if after is None:
-            return Listed[DatasetRow](object="list", data=found, next_cursor=None)
-        self._keep((opened.fingerprint, split, place), chain([after], items))
-        return Listed[DatasetRow](object="list", data=found, next_cursor=paging.cursor_at(place, of))
-
-    def _take(self, opened: Dataset, split: str, start: int) -> Iterator[Any]:
-        with self._lock:
-            held = self._held.pop((opened.fingerprint, split, start), None)
-        return _items(opened.shards(split), start) if held is None else held
-
-    def _keep(self, key: tuple[str, str, int], items: Iterator[Any]) -> None:
-        with self._lock:
-            self._held[key] = items
-            while len(self._held) > HELD:
-                self._held.popitem(last=False)
-
-
-def _items(shards: list[Shard], start: int) -> Iterator[Any]:
-    """Documents, conversations or rows from an index on; those before it are passed over unread where they can be."""
-    for shard in shards:
-        if shard.converse is not None:
-            items: Iterator[Any] = shard.conversations(0)
-        else:
-            items = shard.read(0)
-        for item in items:
-            if start > 0:
-                start -= 1
-            elif isinstance(item, Item):
-                yield item.text() if shard.kind == "text" else item.row()
-            else:
-                yield item
-
-
-def _row(place: int, item: Any) -> DatasetRow:
-    if isinstance(item, str):
-        return DatasetRow(index=place, text=text(item), row=None)
-    return DatasetRow(index=place, text=None, row=clean(item if isinstance(item, dict) else item.to_openai()))

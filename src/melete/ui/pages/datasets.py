@@ -31,6 +31,7 @@ PAGE = Page(
 KINDS = ("text", "conversations", "rows", "files")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 PAGE_OF = {"rows": 20, "images": 48, "episodes": 12}
+PATIENCE = 8
 LONGEST = 2_000
 """Characters of one value in a row; the rest is a click away."""
 
@@ -91,6 +92,11 @@ async def _one(ui: Ui, request: Request, name: str) -> dict[str, Any]:
         if query.get("cursor"):
             query.pop("start", None)
         page = await ui.get(request, f"{path}/{tab}", limit=PAGE_OF[tab], **query)
+        for _ in range(PATIENCE):  # the API reads for half a second at a time
+            if page["data"] or not page["next_cursor"]:
+                break
+            on = {**query, "start": None, "cursor": page["next_cursor"]}
+            page = await ui.get(request, f"{path}/{tab}", limit=PAGE_OF[tab], **on)
         if tab == "rows":
             page["data"] = [_row(row) for row in page["data"]]
         values["page"] = page
