@@ -35,6 +35,7 @@ VERSION = 1
 BLOCK_BYTES = 1 << 20
 TAIL_BYTES = 512
 MOST_KEYS = 2_000
+MOST_GAPS = 100
 LONGEST_KEY = 200
 BUDGET_S = 0.1
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -109,6 +110,20 @@ class Columns:
         kept = kept if chosen is None else chosen[kept]
         at = kept if rows is None else rows[kept]
         return steps[at], times_s[at], values[kept]
+
+    def gaps(self, key: str) -> list[float]:
+        """Steps at which a figure is not finite, the newest `MOST_GAPS` of them."""
+        figure = self.head.figures[key]
+        if not figure.not_finite:
+            return []
+        values = np.fromfile(self.folder / f"{figure.file}", np.float64, figure.count)
+        rows = np.flatnonzero(~np.isfinite(values))[-MOST_GAPS:]
+        if figure.count < self.head.rows:
+            rows = np.fromfile(self.folder / f"{figure.file}.row", np.uint32, figure.count)[rows].astype(
+                np.int64
+            )
+        steps: list[float] = self._axes[0][rows].tolist()
+        return steps
 
     @cached_property
     def _axes(self) -> tuple[Floats, Floats]:

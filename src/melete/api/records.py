@@ -109,6 +109,9 @@ class Curve(BaseModel):
     steps: list[float] = Field(description="Of the points, where the figure was asked for.")
     times_s: list[float | None]
     values: list[float]
+    gaps: list[float] = Field(
+        [], description="Steps whose value is not finite, the newest hundred; live increments leave them out."
+    )
 
 
 class Curves(BaseModel):

@@ -217,6 +217,7 @@ def test_values_that_are_not_finite_are_counted(page: Any, lab: Lab) -> None:
         file.write('{"step": 6, "time_s": 1.0, "loss": NaN}\n{"step": 7, "time_s": 2.0, "loss": 0.1}\n')
     opened(page, run)
     expect(page.locator(f"{LOSS} [data-part=notes]")).to_have_text("1 value is not finite")
+    assert chart(page, "plot.data[1].includes(null)")  # the line is broken there
 
 
 def test_charts_out_of_sight_are_not_drawn(page: Any, lab: Lab) -> None:

@@ -61,7 +61,7 @@ def routes(store: Store) -> APIRouter:
         for key in keys or known:
             if key in known:
                 points = read.series(key, asked.most, asked.first, asked.last) if keys else None
-                figures.append(curve(key, known[key], points))
+                figures.append(curve(key, known[key], points, read.gaps(key) if keys else ()))
         answer = Curves.model_construct(
             run=run_id,
             complete=read.complete,
@@ -78,6 +78,7 @@ def curve(
     key: str,
     figure: columns.Figure,
     points: tuple[Iterable[float], Iterable[float], Iterable[float]] | None,
+    gaps: Iterable[float] = (),
 ) -> Curve:
     """What is said of a figure; its numbers were checked when they were read."""
     steps, times_s, values = points if points is not None else ((), (), ())
@@ -92,6 +93,7 @@ def curve(
         steps=[float(step) for step in steps],
         times_s=[_finite(float(time_s)) for time_s in times_s],
         values=[float(value) for value in values],
+        gaps=list(gaps),
     )
 
 

@@ -163,8 +163,8 @@ export class MeleteChart extends HTMLElement {
 
   /** @returns {import("./columns.js").Curve} */
   curve(run, figure) {
-    const { key, steps, times_s, values, not_finite } = figure;
-    return { run, key, steps, times_s, values, not_finite, place: this.runs.indexOf(run) };
+    const { key, steps, times_s, values, not_finite, gaps } = figure;
+    return { run, key, steps, times_s, values, not_finite, gaps, place: this.runs.indexOf(run) };
   }
 
   order() {
@@ -180,7 +180,13 @@ export class MeleteChart extends HTMLElement {
       this.columns = null;
       return;
     }
+    curve.broken ||= figure.not_finite > curve.not_finite;
     curve.not_finite = figure.not_finite;
+    if (curve.broken && figure.steps.length) {
+      curve.gaps.push((curve.steps.at(-1) + figure.steps[0]) / 2);
+      curve.broken = false;
+      this.columns = null;
+    }
     const drawn = this.detail ? this.detail.find((one) => one.run === run && one.key === figure.key) : null;
     for (let at = 0; at < figure.values.length; at++) {
       for (const target of drawn ? [curve, drawn] : [curve]) {
@@ -501,7 +507,7 @@ export class MeleteChart extends HTMLElement {
 /** Place of the last value of a column. @param {any[] | undefined} column */
 function last(column) {
   let place = (column?.length ?? 0) - 1;
-  while (place > 0 && column[place] === undefined) place -= 1;
+  while (place > 0 && (column[place] === undefined || column[place] === null)) place -= 1;
   return place;
 }
 

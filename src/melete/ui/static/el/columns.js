@@ -1,5 +1,6 @@
 // Curves as columns on one x axis, which is what uPlot draws. Points are appended in place; a point that falls between
-// others is spliced in. Where a curve has no point at an x, the column holds `undefined`: the line goes on across it.
+// others is spliced in. Where a curve has no point at an x, the column holds `undefined`, and the line goes on across it;
+// `null` breaks the line, where values were not finite.
 
 /**
  * @typedef {object} Curve
@@ -10,6 +11,8 @@
  * @property {(number | null)[]} times_s
  * @property {number[]} values
  * @property {number} not_finite
+ * @property {number[]} gaps steps whose value is not finite
+ * @property {boolean} [broken] whether such a value came after the last point
  */
 
 /** Columns of some curves: x, then for each curve its values, then for each curve its moving average. */
@@ -43,6 +46,8 @@ export class Columns {
     for (const curve of this.curves) {
       for (let at = 0; at < curve.values.length; at++) xs.add(this.x(curve, at));
     }
+    const gaps = this.curves.map((curve) => curve.gaps.map((step) => this.gap(curve, step)));
+    gaps.flat().forEach((x) => xs.add(x));
     xs.delete(NaN);
     const axis = [...xs].sort((a, b) => a - b);
     const places = new Map(axis.map((x, place) => [x, place]));
@@ -55,7 +60,18 @@ export class Columns {
         const place = places.get(this.x(curve, at));
         if (place !== undefined) this.put(index, place, curve.values[at]);
       }
+      for (const x of gaps[index]) {
+        const place = places.get(x);
+        if (place === undefined || this.data[1 + index][place] !== undefined) continue;
+        this.data[1 + index][place] = this.data[1 + this.curves.length + index][place] = null;
+      }
     });
+  }
+
+  /** Where the line of a curve is broken for a step without a finite value: amid the points around it. */
+  gap(curve, step) {
+    const after = curve.steps.findIndex((one) => one > step);
+    return after > 0 ? (this.x(curve, after - 1) + this.x(curve, after)) / 2 : NaN;
   }
 
   /** @param {number} index of the curve @param {number} place row @param {number} value */
