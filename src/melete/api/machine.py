@@ -89,22 +89,42 @@ def disk(folder: Path) -> Memory:
 
 
 class Cpus:
-    """How busy the CPUs are, over stretches that are long enough to say something."""
+    """How busy the CPUs are, over stretches that are long enough to say something.
+
+    `psutil.cpu_percent` remembers its last look for each thread, and requests come in any.
+    """
 
     STRETCH_S = 0.9
+    FIRST_S = 0.1
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._percent = 0.0
         self._looked_s = float("-inf")
+        self._before = (0.0, 0.0)
 
     def percent(self) -> float:
         """Share of all CPUs in percent since the last look, which is a second ago or more."""
-        now_s = time.monotonic()
-        if now_s - self._looked_s >= self.STRETCH_S:
-            # The first look has nothing to compare with, and takes a short stretch of its own.
-            first_s = 0.02 if self._looked_s < 0 else None
-            self._percent, self._looked_s = float(psutil.cpu_percent(interval=first_s)), now_s
-        return self._percent
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s - self._looked_s < self.STRETCH_S:
+                return self._percent
+            if self._looked_s < 0:
+                self._before = _busy_and_all()
+                time.sleep(self.FIRST_S)
+            busy, whole = _busy_and_all()
+            if whole > self._before[1]:
+                share = (busy - self._before[0]) / (whole - self._before[1])
+                self._percent = round(100 * min(1.0, max(0.0, share)), 1)
+            self._before, self._looked_s = (busy, whole), now_s
+            return self._percent
+
+
+def _busy_and_all() -> tuple[float, float]:
+    """CPU seconds of this machine so far: those with work, and all."""
+    times = psutil.cpu_times()
+    whole = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    return whole - times.idle - getattr(times, "iowait", 0.0), whole
 
 
 def cpu_count() -> int:
