@@ -5,7 +5,8 @@ rows of metrics and one line of log a second. The clients are plain WebSockets i
 run's page shows: its curves, its log, its record, the part of the page that is its head, and the status. CPU is the
 server's user and system time over a stretch in which nobody comes or goes, as a share of one core; memory is what its
 resident set grew by from one client to all, for each. Latency is from just before a row is written to when a client has
-parsed the message with it: the looks at the file, ten a second, are half of it and more.
+parsed the message with it: the looks at the file, ten a second, are half of it and more. As a cross-check some pages of
+the run are opened in headless Chromium, if it is installed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -69,6 +71,7 @@ class Server:
         for line in self.child.stdout:
             said += line
             if found := re.search(r"(http://[0-9.]+:\d+)", said):
+                self.page = found[1]
                 self.url = found[1].replace("http", "ws", 1) + "/api/v1/live"
             if line.startswith("Stop with"):
                 return
@@ -169,7 +172,38 @@ async def measure(
     }
 
 
-def one_round(clients: int, seconds: float) -> dict[str, Any]:
+async def browse(server: Server, run: Path, pages: int, seconds: float) -> dict[str, Any]:
+    """The figures for pages of the run in headless Chromium, each in a profile of its own."""
+    from playwright.async_api import async_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    async with async_playwright() as play, AsyncExitStack() as stack:
+        browser = await play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        stack.push_async_callback(browser.close)
+        writer = asyncio.create_task(write(run, BEFORE))
+        alone_mb = 0.0
+        for number in range(pages):
+            tab = await (await browser.new_context()).new_page()
+            await tab.goto(f"{server.page}/runs/{run.name}")
+            await tab.wait_for_selector("html[data-conn=live]", timeout=60_000)
+            if number == 0:
+                await asyncio.sleep(6.0)
+                alone_mb = server.memory_mb()
+        await asyncio.sleep(3.0)
+        before_s, began_s = server.cpu_s(), time.monotonic()
+        await asyncio.sleep(seconds)
+        cpu = (server.cpu_s() - before_s) / (time.monotonic() - began_s)
+        all_mb = server.memory_mb()
+        writer.cancel()
+    return {
+        "browser_pages": pages,
+        "cpu_of_one_core": round(cpu, 4),
+        "mb_per_client": round((all_mb - alone_mb) / (pages - 1), 3) if pages > 1 else None,
+        "server_mb": round(all_mb, 1),
+    }
+
+
+def one_round(clients: int, seconds: float, *, browsers: bool = False) -> dict[str, Any]:
     """A fresh home, run and server, and the figures."""
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
@@ -183,6 +217,8 @@ def one_round(clients: int, seconds: float) -> dict[str, Any]:
                   "/api/v1/status"]  # fmt: skip
         server = Server(home)
         try:
+            if browsers:
+                return asyncio.run(browse(server, run, clients, seconds))
             return asyncio.run(measure(server, run, topics, clients, seconds))
         finally:
             server.stop()
@@ -193,11 +229,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--seconds", type=float, default=15.0, help="of measuring, each round")
+    parser.add_argument("--browser-pages", type=int, default=6, help="real pages in Chromium; 0 for none")
     parser.add_argument("--dry-run", action="store_true", help="write no result")
     args = parser.parse_args()
     found = []
     for clients in args.clients:
         found.append(one_round(clients, args.seconds))
+        print(json.dumps(found[-1]))
+    if args.browser_pages:
+        found.append(one_round(args.browser_pages, args.seconds, browsers=True))
         print(json.dumps(found[-1]))
     result = {
         "system": peer.system(),
