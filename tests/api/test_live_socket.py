@@ -258,6 +258,30 @@ def test_client_that_never_reads_is_dropped_and_leaves_nothing(big: tuple[str, H
     asleep.close()
 
 
+def test_topic_is_asked_once_for_all_who_watch_it_and_not_at_all_without_them(lab: Settings) -> None:
+    hub, asked = Hub(Store(lab)), []
+
+    async def page(_: Request) -> Response:
+        asked.append(time.monotonic())
+        return JSONResponse({"count": len(asked)})
+
+    async def serve(websocket: WebSocket) -> None:
+        await live_socket.serve(websocket, hub)
+
+    app = Starlette(routes=[Route("/page", page), WebSocketRoute("/live", serve)])
+    hub.add("/page", app)
+    with served(app, lab) as url:
+        watchers = [Watcher(url, "/live") for _ in range(5)]
+        for watcher in watchers:
+            watcher.subscribe("/page")
+        texts = [watcher.until("/page", lambda payload: payload["count"] >= 7) for watcher in watchers]
+        assert texts == [{"count": 7}] * 5  # one answer, which all of them were sent
+        for watcher in watchers:
+            watcher.socket.close()
+        wait_until(lambda: not hub.watched)
+        assert not hub.clients
+
+
 def test_client_whose_token_was_revoked_is_sent_to_sign_in(big: tuple[str, Hub, Stranger]) -> None:
     url, hub, gate = big
     with Watcher(url, "/live", max_size=None) as watcher:

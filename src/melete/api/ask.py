@@ -13,7 +13,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
@@ -95,7 +95,7 @@ async def ask(
         "method": method,
         "scheme": "http",
         "path": whole,
-        "raw_path": whole.encode(),
+        "raw_path": quote(whole).encode(),
         "root_path": root,
         "query_string": _query(query).encode(),
         "headers": [
