@@ -145,10 +145,10 @@ def test_practice_writes_figures_samples_and_traces(settings: Settings, base: Pa
     assert {step["episode"] for step in steps} == {f"0.{t}-{t2}" for t, t2 in _ids(steps)}
     assert len({step["episode"] for step in steps}) == 36
     for when in ("before", "after"):
-        (row,) = record.result[when]
-        exam = trace.summarise(trace.read(folder / "traces" / f"{when}-held_out.jsonl"))
-        assert (exam.calls, exam.calls_ok) == (row["tool_calls"], row["tool_calls_ok"])
-        assert len(exam.rewards) == row["tasks"]
+        for row in record.result[when]:
+            exam = trace.summarise(trace.read(folder / "traces" / f"{when}-{row['split']}.jsonl"))
+            assert (exam.calls, exam.calls_ok) == (row["tool_calls"], row["tool_calls_ok"])
+            assert len(exam.rewards) == row["tasks"]
     (sample,) = (folder / "samples").iterdir()
     assert "<|tool_call|>" in sample.read_text()
 

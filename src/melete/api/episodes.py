@@ -29,6 +29,8 @@ EpisodeId = Annotated[
         examples=["after-held_out:0"],
     ),
 ]
+PHASES = ("before", "practice", "after", "now")
+"""In the order in which they happen."""
 MOST_STEPS = 200
 READ_BYTES = 16 << 20
 """Of a trace for one answer; at least one step."""
@@ -102,7 +104,8 @@ def listed(folder: Path, asked: EpisodeAsked, *, of: str) -> EpisodePage:
     query = f"SELECT * FROM episode {where} ORDER BY n DESC LIMIT :limit"
     with traces.opened(folder) as (index, complete):
         rows = index.execute(query, {**wanted, "after": after, "limit": limit + 1}).fetchall()
-        phases = [PhaseCount(**dict(row)) for row in index.execute("SELECT * FROM phase ORDER BY phase")]
+        counted = [PhaseCount(**dict(row)) for row in index.execute("SELECT * FROM phase ORDER BY phase")]
+    phases = sorted(counted, key=lambda one: PHASES.index(one.phase) if one.phase in PHASES else len(PHASES))
     more = paging.cursor_at(rows[limit - 1]["n"], bound) if len(rows) > limit else None
     data = [EpisodeSummary.model_validate(_summary(row)) for row in rows[:limit]]
     return EpisodePage(data=data, next_cursor=more, complete=complete, phases=phases)
