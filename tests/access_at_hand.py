@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -49,6 +52,9 @@ class Door:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
+        file = self.settings.home / "melete.db"
+        if not file.exists():
+            file.write_bytes(_empty_database())
         self.keys = Keyring(self.token, self.settings.database, self.clock)
         self.gate = TokenGate(application(), keys=self.keys, pages=True, clock=self.clock)
 
@@ -79,6 +85,16 @@ class Door:
         """What was written down, oldest first."""
         with database.connect(self.settings.database) as connection:
             return [dict(row._mapping) for row in connection.execute(AUDIT.select().order_by(AUDIT.c.id))]
+
+
+@cache
+def _empty_database() -> bytes:
+    """A database at its newest schema; making one takes longer than a test."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "melete.db")
+        with database.connect(f"sqlite:///{file}"):
+            pass
+        return file.read_bytes()
 
 
 def bearer(secret: str) -> dict[str, str]:

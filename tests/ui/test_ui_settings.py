@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from starlette.testclient import TestClient
 
 from melete.api.alone import gated
+from melete.serve.auth import TokenGate
 from melete.settings import Settings
+from melete.store.audit import AUDIT
+from melete.store.tokens import SIGN_IN, TOKEN
 from melete.ui.pages.settings import program
 
 HERE = "http://127.0.0.1:8675"
@@ -18,13 +20,23 @@ PAGE = {"Accept": "text/html", "Origin": HERE}
 PART = {**PAGE, "HX-Request": "true"}
 
 
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> TokenGate:
+    """A whole server without models that asks for a token."""
+    home = tmp_path_factory.mktemp("home")
+    return gated(Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}", token="s3cret"))
+
+
 @pytest.fixture
-def browser(home: Settings) -> Iterator[TestClient]:
-    """A browser that is signed in with MELETE_TOKEN."""
-    gate = gated(replace(home, token="s3cret"))
-    with TestClient(gate, base_url=HERE, headers=PAGE, client=("127.0.0.1", 1)) as made:
-        assert made.post("/login", data={"token": "s3cret"}).url.path == "/"
-        yield made
+def browser(gate: TokenGate) -> Iterator[TestClient]:
+    """A browser that is signed in with MELETE_TOKEN, at a lab that knows nobody else yet."""
+    made = TestClient(gate, base_url=HERE, headers=PAGE, client=("127.0.0.1", 1))
+    assert made.post("/login", data={"token": "s3cret"}).url.path == "/"
+    yield made
+    with gate.keys._connected() as connection:
+        for table in (TOKEN, SIGN_IN, AUDIT):
+            connection.execute(table.delete())
+    gate.keys.forget()
 
 
 def other(browser: TestClient, secret: str) -> TestClient:
@@ -40,8 +52,8 @@ def secret_in(text: str) -> str:
     return found[1]
 
 
-def test_sign_in_page_keeps_the_way_back_and_loads_no_script_but_the_theme(home: Settings) -> None:
-    with TestClient(gated(replace(home, token="s3cret")), base_url=HERE, headers=PAGE) as client:
+def test_sign_in_page_keeps_the_way_back_and_loads_no_script_but_the_theme(gate: TokenGate) -> None:
+    with TestClient(gate, base_url=HERE, headers=PAGE) as client:
         page = client.get("/runs?state=failed")
         assert page.url.path == "/login"
         assert 'value="/runs?state=failed"' in page.text
