@@ -72,7 +72,7 @@ def test_figures_without_keys_are_summed_up(ask: Callable[..., dict[str, Any]], 
         None,
     )
     assert loss["values"] == []
-    assert ask("metrics?keys=val_loss")["figures"][0]["gaps"] == [10, 11]
+    assert ask("metrics", keys="val_loss")["figures"][0]["gaps"] == [10, 11]
 
 
 def test_points_of_a_figure_have_their_steps_and_times(ask: Callable[..., dict[str, Any]], run: Path) -> None:
