@@ -73,6 +73,7 @@ def test_new_token_is_copied_signs_another_browser_in_and_is_revoked_under_it(
             expect(other.get_by_role("heading", name="Tokens and the audit log")).to_be_visible()
             tab.get_by_role("button", name="Revoke phone").click()
             tab.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+            tab.get_by_text("The token opens nothing any more.").wait_for()
             expect(tab.get_by_role("button", name="Revoke phone")).to_have_count(0, timeout=20_000)
             other.goto("/runs")
             assert "/login?next=%2Fruns" in other.url

@@ -72,8 +72,11 @@ document.addEventListener("click", async (event) => {
   event.preventDefault();
   event.stopImmediatePropagation();
   if (!(await confirmed(button.dataset.confirm, button.dataset.yes ?? button.textContent.trim()))) return;
-  agreed.add(button);
-  button.click();
+  // A live part may have replaced the button meanwhile; one with an id is found again.
+  const there = button.isConnected ? button : document.getElementById(button.id);
+  if (!there) return;
+  agreed.add(there);
+  there.click();
 }, { capture: true });
 
 document.addEventListener("click", async (event) => {
