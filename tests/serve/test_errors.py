@@ -172,9 +172,7 @@ def test_openapi_document_has_every_schema_that_it_refers_to(server: Server) -> 
         (b"{}", 400, "expression"),
     ],
 )
-def test_calculator_answers_every_body(
-    server: Server, body: bytes, status: int, words: str
-) -> None:
+def test_calculator_answers_every_body(server: Server, body: bytes, status: int, words: str) -> None:
     response = post(server, body, "/v1/tools/calculator")
     assert response.status_code == status
     assert words in response.text
