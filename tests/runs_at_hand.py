@@ -1,4 +1,4 @@
-"""A home with two real runs, the second made of the first, a deployment, and a queue with jobs, for tests of what reads."""
+"""A home with two real runs, the second made of the first, a deployment, and a queue, for tests of what reads."""
 
 from __future__ import annotations
 

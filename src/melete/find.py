@@ -18,7 +18,8 @@ from melete.errors import MissingExtraError, UnknownNameError
 EXTRA_OF = {
     "torch": "train", "rustbpe": "train", "tiktoken": "train", "safetensors": "train",
     "transformers": "hf", "peft": "hf", "fastapi": "serve", "uvicorn": "serve", "llguidance": "serve",
-    "psycopg": "postgres", "textual": "ui", "textual_plotext": "ui", "websockets": "ui", "prometheus_client": "gateway", "pyarrow": "bench",
+    "psycopg": "postgres", "textual": "ui", "textual_plotext": "ui", "websockets": "ui",
+    "prometheus_client": "gateway", "pyarrow": "bench",
     "gymnasium": "agents", "jsonschema": "agents", "openai": "agents", "httpx": "agents",
     "langchain": "langchain", "langchain_openai": "langchain", "langgraph": "langchain",
     "autogen_agentchat": "autogen", "autogen_ext": "autogen", "crewai": "crewai", "sky": "cloud",
