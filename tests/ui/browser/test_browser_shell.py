@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from trial_runs import started_run
 from web_at_hand import HOSTILE, Lab, pages_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -159,8 +160,10 @@ def test_page_that_comes_back_from_the_cache_is_live_again(page: Any) -> None:
 
 
 def test_no_page_scrolls_sideways_on_a_phone(phone: Any, lab: Lab) -> None:
+    with started_run(lab.settings, "--hold-s", "60", "--name", "killed") as (_, folder):
+        lost = f"/runs/{folder.name}"
     wide = []
-    for path in pages_of(lab.url).values():
+    for path in [lost, *pages_of(lab.url).values()]:
         phone.goto(path)
         phone.wait_for_load_state("load")
         if phone.evaluate("document.documentElement.scrollWidth > innerWidth"):
