@@ -53,7 +53,7 @@ bench: setup ## Benchmarks; NANOCHAT=DIR runs the peer beside ours
 	$(BIN)/python benchmarks/run_all.py $(if $(NANOCHAT),--nanochat $(NANOCHAT))
 
 screenshots: setup ## Photograph every page of the web UI into docs/images/ui (needs Chromium)
-	$(BIN)/python tools/screenshots.py
+	$(BIN)/python tools/screenshots.py --kept $(if $(HOME_SHOWN),--home $(HOME_SHOWN))
 
 clean: ## Remove the venv and caches (never runs or data)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache dist build
