@@ -255,6 +255,55 @@ def test_scores_are_found_by_their_shape() -> None:
     assert "before test free seed" not in found
 
 
+def test_scores_before_and_after_are_told_first_and_the_rest_is_folded() -> None:
+    row = {"split": "test", "decoding": "free", "seed": 1, "tasks": 200, "tool_calls": 600, "tokens": 4_000}
+    change = {
+        "before": 0.5,
+        "after": 0.9,
+        "difference": 0.4,
+        "low": 0.3,
+        "high": 0.5,
+        "count": 200,
+        "sentence": "+0.4",
+    }
+    told = scores.told(
+        scores.of_result(
+            {
+                "before": [row | {"success": [0.5, 0.4, 0.6]}],
+                "after": [row | {"success": [0.9, 0.8, 0.95]}],
+                "difference_test": change,
+                "practised_s": 9.0,
+            }
+        )
+    )
+    assert [(name, one.value, other.value) for name, one, other in told.pairs] == [
+        ("test free success", 0.5, 0.9)
+    ]
+    assert told.first == [scores.Score("difference_test", 0.4, 200, 0.3, 0.5, "+0.4")]
+    assert {"before test free", "after test free", ""} == told.groups.keys()
+
+
+def test_scores_that_all_fit_have_no_fold() -> None:
+    found = scores.of_result({"steps": 3, "exact": {"value": 0.5, "count": 40, "low": 0.35, "high": 0.65}})
+    told = scores.told(found)
+    assert [score.name for score in told.first] == ["exact", "steps"]
+    assert not told.pairs
+    assert not told.groups
+
+
+def test_head_of_a_run_that_ended_early_tells_its_last_step() -> None:
+    run = {
+        "last": {"step": 82},
+        "state": "succeeded",
+        "started_s": 1.0,
+        "ended_s": 2.0,
+        "config": {"steps": 1000},
+    }
+    run |= {"derived": [], "limit_batches": None, "resumed": 0, "id": "a"}
+    assert runs._head(run)["step"] == 82
+    assert runs._head(run | {"last": {"step": 999}})["step"] == 1000
+
+
 def test_figures_put_losses_before_rates_of_work() -> None:
     last = {"step": 3, "time_s": 1.0, "tokens_per_s": 9.0, "loss": 2.0, "epoch": 0, "val_bpb": 1.0}
     assert [name for name, _ in runs.figures(last, 2)] == ["loss", "val_bpb"]

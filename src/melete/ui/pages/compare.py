@@ -18,6 +18,8 @@ from melete.ui.pages.runs import called
 
 PAGE = Page("Compare", "/compare", order=35, icon="compare", key="x", summary="Runs side by side.")
 MOST_RUNS = 8
+SCORES = 8
+"""Rows of scores before the fold, where fewer have intervals."""
 MISSING = "–"
 
 
@@ -47,6 +49,8 @@ def routes(ui: Ui) -> APIRouter:
         everything = request.query_params.get("all") == "1"
         told = {run["id"]: {"name": run["name"], "begun_s": run["started_s"]} for run in runs}
         config = table([flat(run["config"] or {}) for run in runs])
+        results = score_rows(runs)
+        shown = max(SCORES, sum(has_interval(row) for _, row, *_ in results))
         return ui.page(
             request,
             "compare/compare.html",
@@ -56,7 +60,9 @@ def routes(ui: Ui) -> APIRouter:
             config=[row for row in config if everything or row.differs],
             same=sum(not row.differs for row in config),
             everything=everything,
-            results=score_rows(runs),
+            results=results[:shown],
+            further=results[shown:],
+            intervals=any(has_interval(row) for _, row, *_ in results),
             provenance=[row for row in table([origin(run) for run in runs]) if row.differs],
             others=await _others(ui, request, list(told)),
             query=lambda **changed: _query(list(told), everything, **changed),
@@ -130,7 +136,8 @@ def origin(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def score_rows(runs: list[dict[str, Any]]) -> list[tuple[str, list[scores.Score | None], float, float]]:
-    """Name, the score of each run, and the ends of the scale that their intervals are drawn on."""
+    """Name, the score of each run, and the ends of the scale that their intervals are drawn on. Those with intervals
+    come first, and among them those that more of the runs have."""
     each = [scores.of_result(run["result"]) for run in runs]
     rows = []
     for name in dict.fromkeys(name for found in each for name in found):
@@ -140,7 +147,12 @@ def score_rows(runs: list[dict[str, Any]]) -> list[tuple[str, list[scores.Score 
         ]
         low, high = min(0.0, *ends), max(ends)
         rows.append((name, row, low, high if high > low else low + 1.0))
-    return rows
+    return sorted(rows, key=lambda one: (not has_interval(one[1]), one[1].count(None)))
+
+
+def has_interval(row: list[scores.Score | None]) -> bool:
+    """Whether any score of a row has one."""
+    return any(score is not None and score.low is not None for score in row)
 
 
 def _said(value: Any) -> str:

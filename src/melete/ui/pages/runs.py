@@ -176,13 +176,14 @@ def _head(run: dict[str, Any]) -> dict[str, Any]:
     """How far a run is: step, total, throughput, time left, what continues it."""
     last, running = run["last"], run["state"] == "running"
     step, total = last.get("step"), _total(run)
+    ended = run["state"] == "succeeded" and total is not None and step == total - 1
     begun_s, now_s = run["started_s"], time.time()
     done = None if step is None or not total else min(1.0, step / total)
     left_s = last.get("left_s")
     if running and left_s is None and done and begun_s and not run["resumed"]:
         left_s = (now_s - begun_s) / done * (1 - done)
     return {
-        "step": total if run["state"] == "succeeded" and total else step,
+        "step": total if ended else step,
         "total": total,
         "done": 1.0 if run["state"] == "succeeded" else done,
         "left_s": left_s if running else None,
@@ -233,7 +234,7 @@ async def _tab(ui: Ui, request: Request, run: dict[str, Any], tab: str) -> dict[
         return {"files": found, "file": await _file(ui, request, path, query.get("file"))}
     if tab == "Lineage":
         return {"drawing": lineage.drawing(await ui.get(request, f"{path}/lineage"))}
-    return {"scores": scores.of_result(run["result"])} if tab == "Provenance" else {}
+    return {}
 
 
 async def _curves(ui: Ui, request: Request, run: dict[str, Any]) -> dict[str, Any]:
@@ -250,7 +251,7 @@ async def _curves(ui: Ui, request: Request, run: dict[str, Any]) -> dict[str, An
         "ids": list(told),
         "about": json.dumps(told),
         "told": told,
-        "scores": scores.of_result(run["result"]),
+        "scores": scores.told(scores.of_result(run["result"])),
         "others": [one for one in others if one["id"] != run["id"] and one["folder"] == "here"],
     }
 
