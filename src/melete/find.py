@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -65,8 +67,19 @@ def load(package: str, name: str, kind: str) -> ModuleType:
     known = names(package)
     if name not in known:
         raise UnknownNameError(kind, name, known)
-    try:
+    with named_extras():
         return importlib.import_module(f"{package}.{name}")
+
+
+@contextmanager
+def named_extras() -> Iterator[None]:
+    """Says of a library that turns out to be missing which extra it belongs to; of any other, nothing.
+
+    Raises:
+        MissingExtraError: a library of an extra is not installed.
+    """
+    try:
+        yield
     except ModuleNotFoundError as error:
         library = (error.name or "").split(".")[0]
         if library in EXTRA_OF:

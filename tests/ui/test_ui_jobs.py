@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +16,15 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from jobs.queue_at_hand import job_file
+from jobs.queue_at_hand import job_file, queue_of, started_worker, until
 from melete import access, find
 from melete.access import Role, Who
+from melete.api.alone import gated
 from melete.api.whole import mounts
 from melete.jobs.queue import opened
 from melete.runs.process import config_class
 from melete.settings import Settings
+from melete.store import database
 from melete.ui import form
 
 FIELD = re.compile(r"<(input|select|textarea)\b([^>]*data-place=[^>]*)>")
@@ -233,3 +236,37 @@ def test_job_that_is_not_there_is_said_with_the_way_out(site: TestClient) -> Non
     answer = site.get("/jobs/20261120-000000-none-0000")
     assert answer.status_code == 404
     assert "There is no job" in answer.text
+
+
+@pytest.mark.slow
+def test_worker_without_the_extra_of_a_process_says_how_to_install_it_everywhere(
+    home: Settings, tmp_path: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = tmp_path / "lacking"
+    lacking.mkdir()
+    (lacking / "torch.py").write_text(
+        'raise ModuleNotFoundError("No module named \'torch\'", name="torch")\n'
+    )
+    monkeypatch.setenv("PYTHONPATH", str(lacking))
+    step = {"process": "llm.tokenizer", "name": "words", "config": {"data": "stdlib"}, "retries": 3}
+    with queue_of(home) as queue:
+        job = queue.submit(job_file(tmp_path, step))
+        with started_worker(home, "--gpus", "none"):
+            until(lambda: queue.get(job.id).state == "failed")
+        assert queue.get(job.id).steps[0].attempt == 1  # trying again would not bring the library
+    says = "pip install 'melete[train]'"
+    assert says in call("jobs", "show", job.id)[1]
+    with site_of(home) as pages:
+        assert says in pages.get(f"/api/v1/jobs/{job.id}").json()["steps"][0]["error"]
+        assert says in html.unescape(pages.get(f"/jobs/{job.id}").text)
+
+
+def test_page_over_a_store_of_a_newer_version_says_what_to_do(home: Settings) -> None:
+    with database.connect(home.database) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999_later'")
+    pages = TestClient(gated(home), base_url="http://127.0.0.1:8675", client=("127.0.0.1", 1))
+    for path in ("/", "/jobs", "/jobs/new", "/runs"):
+        refused = pages.get(path, headers={"Accept": "text/html"})
+        assert refused.status_code == 503
+        assert "9999_later, newer than this program" in refused.text
+        assert "Use the newer Melete" in refused.text

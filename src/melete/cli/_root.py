@@ -81,7 +81,8 @@ def run(args: list[str]) -> int:
     # Read by OpenMP when torch is loaded: threads that wait long for a busy core halve the speed of both programs.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        result = root.main(args, prog_name="melete", standalone_mode=False)
+        with find.named_extras():
+            result = root.main(args, prog_name="melete", standalone_mode=False)
         sys.stdout.flush()
     except MeleteError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import click
 
 from melete.errors import CheckpointError
-from melete.settings import Settings
 
 
 @click.command("serve")
@@ -57,6 +55,7 @@ def command(
     is made (melete token create) or MELETE_TOKEN is set; any address but loopback needs one. Stop with Ctrl-C.
     """
     from melete import find, settings
+    from melete.cli import _first_token
 
     if no_model and (specs or names or all_agents):
         raise click.UsageError("--no-model goes with neither --model, --agent nor --agents.")
@@ -64,7 +63,7 @@ def command(
         raise click.UsageError("--bare serves models only, and --no-model none.")
     configured = settings.load()
     if not bare:
-        _first_token(configured, host)
+        _first_token.make(configured, host)
     if no_model:
         find.load("melete.api", "alone", "part of the API").run(
             configured, host, port, on_ready=click.echo, link=sys.stdout.isatty()
@@ -112,23 +111,3 @@ def command(
         click.echo("Stop with Ctrl-C.")
 
     server.run(on_ready=say)
-
-
-def _first_token(settings: Settings, host: str) -> None:
-    """Makes the first token of a home whose server can be reached from elsewhere, and shows it to whoever is there.
-
-    Without a terminal nothing is made: a log is no place for a secret, and `bind` says what to do.
-    """
-    from melete import find
-    from melete.store import database, tokens
-
-    listen = find.load("melete.serve", "listen", "part of the server")
-    if listen.is_loopback(host) or settings.token or not sys.stdout.isatty() or listen.has_named(settings):
-        return
-    with database.connect(settings.database) as connection:
-        _, secret = tokens.make(connection, "first", "admin", by=tokens.COMMAND, now_s=time.time())
-        tokens.write_down(connection, "token.create", "first", time.time())
-    click.echo(f"This lab can be reached from other machines now, so it has a token:\n\n  {secret}\n")
-    click.echo(
-        "It is not shown again. Others are made with: melete token create NAME --role read|operate|admin"
-    )

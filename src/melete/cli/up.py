@@ -46,7 +46,8 @@ def command(
     Whatever of them ends is started again. Stop them with `melete down`, look with `melete status`.
     """
     from melete import settings
-    from melete.jobs import background
+    from melete.cli import _first_token
+    from melete.jobs import background, lab
     from melete.jobs.lab import Plan
 
     configured = settings.load()
@@ -54,6 +55,8 @@ def command(
     if systemd:
         click.echo(background.unit(configured, plan), nl=False)
         return 0
+    if lab.alive(configured) is None:
+        _first_token.make(configured, host)
     if foreground:
         return background.serve(configured, plan)
     now, before = background.up(configured, plan)

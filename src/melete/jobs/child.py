@@ -123,7 +123,8 @@ class Attempt:
     def _carry_out(self, work: Work) -> tuple[Ending, int]:
         """How the process ended, and the exit code."""
         try:
-            record = self._execute(work)
+            with find.named_extras():
+                record = self._execute(work)
         except KeyboardInterrupt:
             return Ending(StepState.STOPPED, "aborted by a second signal"), 130
         except MeleteError as error:

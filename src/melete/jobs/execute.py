@@ -138,7 +138,8 @@ def _execute(
                 write_plan(path, record.process, config)
             seed_all(config.seed, rank())
             main = options.carry_out or find.process(record.process).main
-            main(config, run)
+            with find.named_extras():
+                main(config, run)
             state = RunState.STOPPED if run.stopping else RunState.SUCCEEDED
         except KeyboardInterrupt:
             state = RunState.STOPPED
