@@ -20,6 +20,7 @@ from melete.api.app import create_app
 from melete.errors import StorageError
 from melete.runs import folder
 from melete.settings import Settings
+from melete.supervision import one_at_a_time
 
 
 @pytest.fixture
@@ -161,8 +162,8 @@ def test_figures_of_a_long_run_come_piece_by_piece(run: Path) -> None:
 
 def test_two_readers_at_once_do_not_write_twice(run: Path) -> None:
     write(run, range(100), loss=float)
-    with columns._alone(run / columns.FOLDER) as mine:
-        assert mine
+    (run / columns.FOLDER).mkdir()
+    with one_at_a_time(run / columns.FOLDER / "lock"):
         assert not columns.read(run).complete
     assert columns.read(run).head.figures["loss"].count == 100
 

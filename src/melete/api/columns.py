@@ -13,27 +13,25 @@ counted, not drawn.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from melete.api.lines import tail
 from melete.runs.folder import replace_file, storage_error
+from melete.supervision import one_at_a_time
 
 FOLDER = ".columns"
 VERSION = 1
 BLOCK_BYTES = 1 << 20
-TAIL_BYTES = 512
 MOST_KEYS = 2_000
 MOST_GAPS = 100
 LONGEST_KEY = 200
@@ -161,7 +159,8 @@ def read(run: Path, budget_s: float = BUDGET_S) -> Columns:
     if head.offset == size and _is_same(source, head):
         return Columns(folder, head, size, complete=True)
     try:
-        with _alone(folder) as mine:
+        folder.mkdir(exist_ok=True)
+        with one_at_a_time(folder / "lock", wait=False) as mine:
             head = _head(folder)
             if mine:
                 head, complete = _catch_up(source, folder, head, time.monotonic() + budget_s)
@@ -185,31 +184,13 @@ def _head(folder: Path) -> Head:
 def _is_same(source: Path, head: Head) -> bool:
     """Whether a file still has the bytes that were read last."""
     with source.open("rb") as file:
-        return head.tail == _tail(file, head.offset)
-
-
-def _tail(file: IO[bytes], offset: int) -> str:
-    file.seek(max(0, offset - TAIL_BYTES))
-    return hashlib.sha256(file.read(min(TAIL_BYTES, offset))).hexdigest()[:32]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Whether this thread is the one that may write the cache."""
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        return head.tail == tail(file, head.offset)
 
 
 def _catch_up(source: Path, folder: Path, head: Head, until_s: float) -> tuple[Head, bool]:
     """Reads on until the end or the time; returns what is known then, and whether it is all."""
     with source.open("rb") as file:
-        if head.tail != _tail(file, head.offset):
+        if head.tail != tail(file, head.offset):
             for old in folder.iterdir():
                 if old.name != "lock":
                     old.unlink()
@@ -227,7 +208,7 @@ def _catch_up(source: Path, folder: Path, head: Head, until_s: float) -> tuple[H
                 continue
             _add(folder, head, objects(whole))
             head.offset += len(whole)
-        head.tail = _tail(file, head.offset)
+        head.tail = tail(file, head.offset)
     replace_file(folder / "head.json", json.dumps(asdict(head)))
     return head, complete
 

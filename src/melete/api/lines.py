@@ -6,8 +6,10 @@ may hold fewer lines than asked for and still lead on.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +21,7 @@ from melete.errors import ConfigError
 LOOKED_BYTES = 1 << 20
 """Looked through for one answer."""
 SEARCHED_BYTES = 4 << 20
+TAIL_BYTES = 512
 LONGEST_LINE = 4_000
 """Characters of one line."""
 
@@ -69,6 +72,12 @@ def size_of(file: Path) -> int:
         return file.stat().st_size
     except OSError:
         return 0
+
+
+def tail(file: IO[bytes], place: int) -> str:
+    """A digest of the last bytes before a place: a file that was rewritten has another one there."""
+    file.seek(max(0, place - TAIL_BYTES))
+    return hashlib.sha256(file.read(min(TAIL_BYTES, place))).hexdigest()[:32]
 
 
 def since(file: Path, place: int, limit: int, search: str | None) -> Window:

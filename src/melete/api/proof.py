@@ -14,7 +14,6 @@ from melete.api.episode_records import ProofDifference, ProofRow, Rate
 PHASES = (("before", "before"), ("after", "after"), ("measured", "now"))
 """Keys of a result, and what they are called."""
 MOST_ROWS = 60
-DIFFERENCE = tuple(name for name in ProofDifference.model_fields if name != "split")
 
 
 def rows(result: Mapping[str, Any]) -> list[ProofRow]:

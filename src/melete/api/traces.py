@@ -12,8 +12,6 @@ not parsed.
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
 import json
 import re
 import sqlite3
@@ -22,11 +20,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from melete.actions.trace import succeeded
 from melete.api.clean import text
+from melete.api.lines import tail
 from melete.runs.folder import storage_error
+from melete.supervision import one_at_a_time
 
 FOLDER = ".episodes"
 VERSION = 1
@@ -34,7 +34,6 @@ BLOCK_BYTES = 1 << 20
 LONGEST_LINE = 16 << 20
 MOST_BLOCK_BYTES = 64 << 20
 """A file is read no further than to a line that is longer."""
-TAIL_BYTES = 512
 BUDGET_S = 0.1
 MOST_FILES = 100
 REQUEST_CHARACTERS = 300
@@ -140,7 +139,7 @@ def _prepared(folder: Path) -> sqlite3.Connection:
         return _prepared(folder)
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if found != VERSION:
-        with _alone(folder, wait=True):
+        with one_at_a_time(folder / "lock"):
             if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
                 names = [
                     row[0]
@@ -151,18 +150,6 @@ def _prepared(folder: Path) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
-def _alone(folder: Path, wait: bool = False) -> Iterator[bool]:
-    """Whether this thread is the one that may write the index."""
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
 def _caught_up(traces: Path, folder: Path, index: sqlite3.Connection, until_s: float) -> bool:
     """Whether the index holds all that the files do; reads on if this thread may."""
     known = {row["name"]: row for row in index.execute("SELECT * FROM file")}
@@ -170,7 +157,7 @@ def _caught_up(traces: Path, folder: Path, index: sqlite3.Connection, until_s: f
     sizes = {path.stem: path.stat().st_size for path in present}
     if all(name in known and _is_same(traces, known[name], size) for name, size in sizes.items()):
         return True
-    with _alone(folder) as mine:
+    with one_at_a_time(folder / "lock", wait=False) as mine:
         if not mine:
             return False
         for path in present:
@@ -183,12 +170,7 @@ def _is_same(traces: Path, row: sqlite3.Row, size: int) -> bool:
     if row["read"] != size:
         return False
     with (traces / f"{row['name']}.jsonl").open("rb") as file:
-        return bool(row["tail"] == _tail(file, row["read"]))
-
-
-def _tail(file: IO[bytes], offset: int) -> str:
-    file.seek(max(0, offset - TAIL_BYTES))
-    return hashlib.sha256(file.read(min(TAIL_BYTES, offset))).hexdigest()[:32]
+        return bool(row["tail"] == tail(file, row["read"]))
 
 
 def _read_on(path: Path, index: sqlite3.Connection, until_s: float) -> bool:
@@ -196,7 +178,7 @@ def _read_on(path: Path, index: sqlite3.Connection, until_s: float) -> bool:
     name = path.stem
     with path.open("rb") as file:
         row = index.execute("SELECT * FROM file WHERE name = ?", (name,)).fetchone()
-        if row is not None and row["tail"] != _tail(file, row["read"]):
+        if row is not None and row["tail"] != tail(file, row["read"]):
             _forget(index, name)
             row = None
         offset, block_bytes = (row["read"] if row else 0), BLOCK_BYTES
@@ -212,7 +194,7 @@ def _read_on(path: Path, index: sqlite3.Connection, until_s: float) -> bool:
             index.execute("BEGIN IMMEDIATE")
             _add(index, name, whole, offset)
             offset, block_bytes = offset + len(whole), BLOCK_BYTES
-            index.execute("REPLACE INTO file VALUES (?, ?, ?)", (name, offset, _tail(file, offset)))
+            index.execute("REPLACE INTO file VALUES (?, ?, ?)", (name, offset, tail(file, offset)))
             index.execute("COMMIT")
     return False
 

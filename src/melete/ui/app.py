@@ -10,15 +10,16 @@ the page's error state, with its status.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp
 
-from melete import find
+from melete import access, find
 from melete.api.ask import Answer, ask
 from melete.settings import Settings
 from melete.ui import assets, render
@@ -88,6 +89,19 @@ class Ui:
         return self._content(
             await ask(self.api, method, path, json=json, who=getattr(request.state, "who", None))
         )
+
+    @staticmethod
+    def may(request: Request, path: str) -> bool:
+        """Whether the visitor may post to a path, for what is offered."""
+        return access.may(access.who_of(request.scope), "POST", path)
+
+    @staticmethod
+    def gone_to(request: Request, path: str, said: str = "") -> Response:
+        """Leads to another page after a form; a script is told so, with a note to show."""
+        if "hx-request" not in request.headers:
+            return RedirectResponse(path, 303)
+        note = {"HX-Trigger": json.dumps({"toast": said})} if said else {}
+        return Response(status_code=204, headers={"HX-Redirect": path, **note})
 
     def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A page in its shell."""

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from melete.ui import form, render
 from melete.ui.app import Refusal, Ui
 from melete.ui.page import Page
-from melete.ui.pages.jobs import may, offers
+from melete.ui.pages.jobs import offers
 
 PAGE = Page(
     "New job",
@@ -74,7 +74,7 @@ def routes(ui: Ui) -> APIRouter:
             request,
             "jobs/new.html",
             source=source,
-            may=may(request),
+            may=ui.may(request, "/jobs"),
             **await _shown(ui, schemas, request, draft),
         )
 

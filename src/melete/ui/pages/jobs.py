@@ -19,7 +19,6 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from melete import access
 from melete.ui import form
 from melete.ui.app import Refusal, Ui
 from melete.ui.page import Page
@@ -75,7 +74,7 @@ def _add_list(router: APIRouter, ui: Ui) -> None:
             value = form.read(raw, "integer")
             body |= {} if value is form.REMOVE else {key: value}
         job = await ui.send(request, "POST", "/jobs", body)
-        return _gone_to(request, f"/jobs/{job['id']}")
+        return ui.gone_to(request, f"/jobs/{job['id']}")
 
 
 def _add_one(router: APIRouter, ui: Ui) -> None:
@@ -109,7 +108,7 @@ def _add_one(router: APIRouter, ui: Ui) -> None:
             typed = {**shown["step"]["config"], **values}
             again = await _change(ui, request, job, step, typed, refusal.error.get("message", ""))
             return ui.part(request, "jobs/_change.html", **again, status=200)
-        return _gone_to(request, f"/jobs/{job_id}")
+        return ui.gone_to(request, f"/jobs/{job_id}")
 
     @router.post("/jobs/{job_id}/{action}")
     async def act(request: Request, job_id: str, action: Action) -> Response:
@@ -131,13 +130,13 @@ async def _listed(ui: Ui, request: Request, state: str, name: str, cursor: str) 
     return {
         "jobs": found["data"], "next_cursor": found["next_cursor"], "workers": workers, "states": STATES,
         "progress": await _progress(ui, request, found["data"]), "state": state, "name": name, "cursor": cursor,
-        "query": query, "here": here, "may": may(request),
+        "query": query, "here": here, "may": ui.may(request, "/jobs"),
     }  # fmt: skip
 
 
 async def _one(ui: Ui, request: Request, job_id: str) -> dict[str, Any]:
     job = await ui.get(request, f"/jobs/{job_id}")
-    return {"job": job, "progress": await _progress(ui, request, [job]), "may": may(request)}
+    return {"job": job, "progress": await _progress(ui, request, [job]), "may": ui.may(request, "/jobs")}
 
 
 async def _progress(ui: Ui, request: Request, jobs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -212,18 +211,6 @@ async def offers(ui: Ui, request: Request, kinds: Any) -> dict[str, list[tuple[s
             kind: [("latest", "the newest that fits"), *runs] for kind in wanted & {"checkpoint", "model"}
         }
     return found
-
-
-def may(request: Request) -> bool:
-    """Whether the visitor may steer jobs."""
-    who = getattr(request.state, "who", None) or access.LOCAL
-    return access.may(who, "POST", "/jobs")
-
-
-def _gone_to(request: Request, path: str) -> Response:
-    if "hx-request" in request.headers:
-        return Response(status_code=204, headers={"HX-Redirect": path})
-    return RedirectResponse(path, 303)
 
 
 def file_name(name: str) -> str:

@@ -15,9 +15,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Form, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from melete import access
 from melete.ui import lineage
 from melete.ui.app import Refusal, Ui
 from melete.ui.page import Page
@@ -55,7 +54,7 @@ def routes(ui: Ui) -> APIRouter:
     @router.post("/models/deployments/{name}/roll-back")
     async def roll_back(request: Request, name: str) -> Response:
         made = await ui.send(request, "POST", f"/deployments/{quote(name)}/roll-back")
-        return _gone_to(request, f"/models/deployments/{quote(name)}", f"{made['id']} is in use.")
+        return ui.gone_to(request, f"/models/deployments/{quote(name)}", f"{made['id']} is in use.")
 
     @router.get("/models/{model_id}")
     async def model(request: Request, model_id: str) -> Response:
@@ -82,7 +81,7 @@ def routes(ui: Ui) -> APIRouter:
             if "hx-request" in request.headers:
                 return ui.part(request, "models/_deploy.html", **shown)
             return ui.page(request, "models/model.html", status=refusal.status, **shown)
-        return _gone_to(request, f"/models/deployments/{quote(made['name'])}", f"{made['id']} is deployed.")
+        return ui.gone_to(request, f"/models/deployments/{quote(made['name'])}", f"{made['id']} is deployed.")
 
     return router
 
@@ -147,7 +146,7 @@ async def _model(ui: Ui, request: Request, model_id: str) -> dict[str, Any]:
         "model": model, "run": run, "drawing": lineage.drawing(model["lineage"]), "practised": practised,
         "terms": terms,
         "scenarios": [one["name"] for one in scenarios["data"]], "agents": [one["name"] for one in agents["data"]],
-        "may_deploy": _may(request, "/api/v1/deployments"), "sent": None, "problem": "",
+        "may_deploy": ui.may(request, "/api/v1/deployments"), "sent": None, "problem": "",
     }  # fmt: skip
 
 
@@ -162,7 +161,7 @@ async def _deployment(ui: Ui, request: Request, name: str, version: str) -> dict
     shown = next(one for one in versions if one["version"] == wanted)
     return {
         "agent": agent, "versions": versions, "shown": shown, "guard": json.dumps(shown["guard"], indent=1),
-        "base": str(request.base_url).rstrip("/"), "may_deploy": _may(request, "/api/v1/deployments"),
+        "base": str(request.base_url).rstrip("/"), "may_deploy": ui.may(request, "/api/v1/deployments"),
     }  # fmt: skip
 
 
@@ -172,14 +171,3 @@ async def _major(ui: Ui, request: Request, name: str) -> str:
     if agent is None:
         return "1.0" if name else ""
     return f"{max(int(one.partition('.')[0]) for one in agent['versions']) + 1}.0"
-
-
-def _may(request: Request, path: str) -> bool:
-    who = getattr(request.state, "who", None) or access.LOCAL
-    return access.may(who, "POST", path)
-
-
-def _gone_to(request: Request, path: str, said: str) -> Response:
-    if "hx-request" not in request.headers:
-        return RedirectResponse(path, 303)
-    return Response(status_code=204, headers={"HX-Redirect": path, "HX-Trigger": json.dumps({"toast": said})})
