@@ -172,7 +172,8 @@ def main() -> int:
 
         print(json.dumps(result))
     else:
-        peer.save_result("queue_kill", {**peer.system(), **result})
+        name = "queue_kill_postgresql" if told.database else "queue_kill"
+        peer.save_result(name, {**peer.system(), **result})
     exact = result["done once"] == result["succeeded"] == result["runs"] == told.jobs
     return 0 if exact and sum(result["killed"].values()) == told.kills else 1  # type: ignore[attr-defined]
 

@@ -108,6 +108,30 @@ def test_record_of_every_list_shows_an_example(document: dict[str, Any], name: s
     assert any("examples" in field for field in record["properties"].values())
 
 
+def shows_an_example(schema: dict[str, Any], schemas: dict[str, Any]) -> bool:
+    """Whether a schema, or one that it is made of, has an example or can only be a few values."""
+    if "$ref" in schema:
+        return shows_an_example(schemas[schema["$ref"].rsplit("/", 1)[1]], schemas)
+    if {"examples", "example", "enum", "const"} & set(schema) or schema.get("type") == "boolean":
+        return True
+    parts = [*schema.get("anyOf", ()), *schema.get("properties", {}).values()]
+    return any(shows_an_example(part, schemas) for part in [*parts, *filter(None, [schema.get("items")])])
+
+
+def test_every_parameter_and_body_shows_an_example_or_its_default(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    without = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            asked = {one["name"]: one["schema"] for one in operation.get("parameters", ())}
+            if "requestBody" in operation:
+                asked["body"] = operation["requestBody"]["content"]["application/json"]["schema"]
+            for name, schema in asked.items():
+                if schema.get("default") is None and not shows_an_example(schema, schemas):
+                    without.append(f"{method} {path}: {name}")
+    assert without == []
+
+
 @pytest.mark.parametrize("name", RESOURCES)
 def test_unknown_parameter_of_any_list_is_400(client: TestClient, name: str) -> None:
     refused = client.get(f"/{name}", params={"sort": "up"})

@@ -71,9 +71,9 @@ class Error(BaseModel):
 class ResourceEntry(BaseModel):
     """One resource of the API."""
 
-    name: str
-    url: str
-    description: str
+    name: str = Field(examples=["runs"])
+    url: str = Field(examples=["/api/v1/runs"])
+    description: str = Field(examples=["Runs, and what they left."])
 
 
 def create_app(settings: Settings, serving: Serving | None = None) -> FastAPI:

@@ -39,7 +39,9 @@ Index = Annotated[int, InPath(ge=0, lt=10**9, description="From 0.", examples=[0
 class ImageAsked(Asked):
     """Which images."""
 
-    search: Text | None = Field(None, min_length=1, description="Only those whose caption has this text.")
+    search: Text | None = Field(
+        None, min_length=1, description="Only those whose caption has this text.", examples=["a red square"]
+    )
     start: int = Field(0, ge=0, lt=10**9, description="Number of the first, where there is no cursor.")
 
 

@@ -10,7 +10,10 @@ from pydantic import BaseModel, Field
 from melete.api.store import PLAIN, Asked, Listed, Seconds, Store, Text
 from melete.gateway.listings import entity
 
-EntityId = Annotated[str, Path(max_length=200, pattern=PLAIN, description="An id, `name@digest`.")]
+EntityId = Annotated[
+    str,
+    Path(max_length=200, pattern=PLAIN, description="An id, `name@digest`.", examples=["small@5f0c1d2e3a4b"]),
+]
 
 
 class Entity(BaseModel):

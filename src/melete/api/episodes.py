@@ -60,7 +60,7 @@ class EpisodeAsked(Asked):
     split: Text | None = Field(None, examples=["held_out"])
     task: Text | None = Field(None, description="A task's id.", examples=["held_out-0"])
     name: Text | None = Field(None, description="What its run called it.", examples=["held_out-0"])
-    step: int | None = Field(None, ge=0, lt=10**9, description="Of practice.")
+    step: int | None = Field(None, ge=0, lt=10**9, description="Of practice.", examples=[20])
     solved: bool | None = None
     failed: bool | None = Field(
         None, description="Only those with a call that failed, or only those without."
@@ -77,7 +77,11 @@ class StepAsked(BaseModel):
 
     limit: int = Field(100, ge=1, le=MOST_STEPS, description="Steps at most.")
     cursor: str | None = Field(
-        None, max_length=2_000, pattern=r"^[A-Za-z0-9_-]+$", description="next_cursor of the answer before."
+        None,
+        max_length=2_000,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="next_cursor of the answer before.",
+        examples=["WyIyYzRhYjYxMGYxZDgiLCA1MF0"],
     )
 
 

@@ -33,10 +33,14 @@ class LogAsked(BaseModel):
 
     limit: int = Field(200, ge=1, le=1_000, description="Lines at most.")
     cursor: str | None = Field(
-        None, max_length=2_000, pattern=r"^[A-Za-z0-9_-]+$", description="next_cursor: the lines before."
+        None,
+        max_length=2_000,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="next_cursor: the lines before.",
+        examples=["WyIyYzRhYjYxMGYxZDgiLCA1MF0"],
     )
     after: int | None = Field(
-        None, ge=0, lt=2**53, description="`end` of the answer before: what came since."
+        None, ge=0, lt=2**53, description="`end` of the answer before: what came since.", examples=[18_432]
     )
     search: str | None = Field(
         None,

@@ -30,7 +30,7 @@ Record = TypeVar("Record", bound=BaseModel)
 PLAIN = r"^[^\x00-\x1f\x7f]*$"
 Text = Annotated[str, Field(max_length=200, pattern=PLAIN)]
 """A filter's text: a name or an id."""
-Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False, examples=[1_795_200_000.0])]
 """Seconds since the epoch."""
 
 
@@ -41,7 +41,11 @@ class Asked(BaseModel):
 
     limit: int = Field(50, ge=1, le=MOST_ITEMS, description="Items at most.")
     cursor: str | None = Field(
-        None, max_length=2_000, pattern=r"^[A-Za-z0-9_-]+$", description="next_cursor of the page before."
+        None,
+        max_length=2_000,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="next_cursor of the page before.",
+        examples=["WyIyYzRhYjYxMGYxZDgiLCA1MF0"],
     )
 
 

@@ -10,7 +10,15 @@ from pydantic import BaseModel, Field
 from melete.api.store import PLAIN, Asked, Listed, Store, Text
 from melete.gateway.listings import ARTIFACTS
 
-ArtifactId = Annotated[str, Path(max_length=60, pattern=PLAIN, description="An artifact's id.")]
+ArtifactId = Annotated[
+    str,
+    Path(
+        max_length=60,
+        pattern=PLAIN,
+        description="An artifact's id.",
+        examples=["report.html-75aaddc8c97fbc9ee48866e0"],
+    ),
+]
 
 
 class Artifact(BaseModel):
@@ -19,7 +27,7 @@ class Artifact(BaseModel):
     id: str
     session_id: str | None
     experiment: str | None
-    kind: str = Field(examples=["report"])
+    kind: str = Field(examples=["report.html"])
     path: str
     sha256: str
     bytes: int
@@ -29,9 +37,9 @@ class Artifact(BaseModel):
 class ArtifactAsked(Asked):
     """Which artifacts."""
 
-    session: Text | None = Field(None, description="A session's id.")
-    experiment: Text | None = Field(None, description="Name (all its texts) or id.")
-    kind: Text | None = None
+    session: Text | None = Field(None, description="A session's id.", examples=["s-261120-190000-0a1b2c3d4e"])
+    experiment: Text | None = Field(None, description="Name (all its texts) or id.", examples=["trial"])
+    kind: Text | None = Field(None, examples=["report.html"])
 
 
 def routes(store: Store) -> APIRouter:

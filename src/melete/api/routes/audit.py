@@ -44,8 +44,8 @@ class AuditEntry(BaseModel):
 class AuditAsked(Asked):
     """Which entries."""
 
-    who: Text | None = Field(None, description="Name of a token.")
-    action: Text | None = None
+    who: Text | None = Field(None, description="Name of a token.", examples=["laptop"])
+    action: Text | None = Field(None, examples=["job.stop"])
     since_s: Seconds | None = None
     until_s: Seconds | None = None
 

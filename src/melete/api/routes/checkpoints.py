@@ -21,7 +21,13 @@ from melete.store import index
 MOST_RUNS = 1_000
 """Runs that are looked at for one page."""
 CheckpointId = Annotated[
-    str, InPath(max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*:\d{1,12}$", description="run:step.")
+    str,
+    InPath(
+        max_length=120,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*:\d{1,12}$",
+        description="run:step.",
+        examples=["20261120-123405-sft-a1f3:200"],
+    ),
 ]
 
 
@@ -33,6 +39,7 @@ class CheckpointAsked(Asked):
         max_length=100,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="All of this run; without it, the newest one of each run.",
+        examples=["20261120-123405-sft-a1f3"],
     )
     kind: Text | None = Field(None, description="What was saved.", examples=["llm"])
 

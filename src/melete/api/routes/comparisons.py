@@ -56,9 +56,13 @@ class ComparisonAsked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    before: Text | None = Field(None, description="Name (its newest text) or id of a variant.")
-    after: Text | None = Field(None, description="Name (its newest text) or id of another one.")
-    experiment: Text | None = Field(None, description="Name or id.")
+    before: Text | None = Field(
+        None, description="Name (its newest text) or id of a variant.", examples=["plain"]
+    )
+    after: Text | None = Field(
+        None, description="Name (its newest text) or id of another one.", examples=["careful"]
+    )
+    experiment: Text | None = Field(None, description="Name or id.", examples=["trial"])
 
 
 def routes(store: Store) -> APIRouter:

@@ -60,7 +60,9 @@ class RowAsked(Asked):
     split: Text | None = Field(
         None, description="Name of a split; the first one by default.", examples=["train"]
     )
-    search: Text | None = Field(None, min_length=1, description="Only items with this text, in any case.")
+    search: Text | None = Field(
+        None, min_length=1, description="Only items with this text, in any case.", examples=["refund"]
+    )
     start: int = Field(0, ge=0, le=10**12, description="Index of the first item, where there is no cursor.")
 
 

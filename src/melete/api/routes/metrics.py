@@ -9,7 +9,9 @@ from pydantic import BaseModel, Field
 
 from melete.api.store import PLAIN, Listed, Store
 
-MetricName = Annotated[str, Path(max_length=60, pattern=PLAIN, description="A metric's name.")]
+MetricName = Annotated[
+    str, Path(max_length=60, pattern=PLAIN, description="A metric's name.", examples=["cost_per_solved"])
+]
 
 
 class Metric(BaseModel):

@@ -47,7 +47,9 @@ class DownloadAsked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    step: int | None = Field(None, ge=0, lt=10**12, description="Of the checkpoint; the newest by default.")
+    step: int | None = Field(
+        None, ge=0, lt=10**12, description="Of the checkpoint; the newest by default.", examples=[200]
+    )
     state: bool = Field(False, description="With the optimizer's state, which a resume needs.")
 
 

@@ -11,7 +11,12 @@ from pydantic import BaseModel, Field, field_validator
 from melete.api.store import PLAIN, Asked, Listed, Seconds, Store, Text
 from melete.gateway.listings import EVENTS, REQUESTS
 
-RequestId = Annotated[str, Path(max_length=60, pattern=PLAIN, description="A request's id.")]
+RequestId = Annotated[
+    str,
+    Path(
+        max_length=60, pattern=PLAIN, description="A request's id.", examples=["s-261120-190000-0a1b2c3d4e.0"]
+    ),
+]
 Status = Literal["ok", "error", "client_abort", "cache_hit", "interrupted", "refused"]
 Endpoint = Literal["chat", "responses", "messages"]
 
@@ -62,11 +67,11 @@ class Request(BaseModel):
 class RequestAsked(Asked):
     """Which requests."""
 
-    session: Text | None = Field(None, description="A session's id.")
+    session: Text | None = Field(None, description="A session's id.", examples=["s-261120-190000-0a1b2c3d4e"])
     variant: Text | None = Field(None, description="Name (all its texts) or id.", examples=["small"])
-    experiment: Text | None = Field(None, description="Name (all its texts) or id.")
-    model: Text | None = Field(None, description="The model name that was asked for.")
-    provider: Text | None = None
+    experiment: Text | None = Field(None, description="Name (all its texts) or id.", examples=["trial"])
+    model: Text | None = Field(None, description="The model name that was asked for.", examples=["small"])
+    provider: Text | None = Field(None, examples=["local"])
     endpoint: Endpoint | None = None
     stream: bool | None = None
     status: Status | None = None

@@ -25,8 +25,10 @@ class RollupAsked(Asked):
     """Which rollups."""
 
     scope: Literal["session", "variant", "experiment", "source"] | None = None
-    scope_id: Text | None = Field(None, description="Id of the session, variant or experiment.")
-    metric: Text | None = None
+    scope_id: Text | None = Field(
+        None, description="Id of the session, variant or experiment.", examples=["s-261120-190000-0a1b2c3d4e"]
+    )
+    metric: Text | None = Field(None, examples=["cost"])
 
 
 def routes(store: Store) -> APIRouter:

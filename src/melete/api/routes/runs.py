@@ -26,9 +26,9 @@ class RunAsked(Asked):
 
     state: RunState | None = Field(None, description="As the index knows it.")
     process: Text | None = Field(None, examples=["llm.pretrain"])
-    name: Text | None = None
-    job: Text | None = Field(None, description="A job's id.")
-    search: Text | None = Field(None, description="A part of its name or id, in any case.")
+    name: Text | None = Field(None, examples=["base"])
+    job: Text | None = Field(None, description="A job's id.", examples=["20261120-120000-two-ways-45bc"])
+    search: Text | None = Field(None, description="A part of its name or id, in any case.", examples=["sft"])
     everywhere: bool = Field(False, description="Runs of all homes in the database, not only of this one.")
     since_s: Seconds | None = Field(None, description="Created at or after this time.")
     until_s: Seconds | None = Field(None, description="Created before this time.")

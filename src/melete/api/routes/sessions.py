@@ -11,7 +11,12 @@ from melete.api.store import PLAIN, Asked, Listed, Seconds, Store, Text
 from melete.gateway.listings import SESSIONS
 from melete.records import SessionState
 
-SessionId = Annotated[str, Path(max_length=60, pattern=PLAIN, description="A session's id.")]
+SessionId = Annotated[
+    str,
+    Path(
+        max_length=60, pattern=PLAIN, description="A session's id.", examples=["s-261120-190000-0a1b2c3d4e"]
+    ),
+]
 Kind = Literal["gateway", "rollout"]
 
 
@@ -49,13 +54,17 @@ class SessionAsked(Asked):
 
     kind: Kind | None = None
     state: SessionState | None = None
-    experiment: Text | None = Field(None, description="Name (all its texts) or id.")
+    experiment: Text | None = Field(None, description="Name (all its texts) or id.", examples=["trial"])
     variant: Text | None = Field(None, description="Name (all its texts) or id.", examples=["small"])
-    task_card: Text | None = Field(None, description="Name (all its texts) or id.")
-    harness_profile: Text | None = Field(None, description="Name (all its texts) or id.")
-    provider: Text | None = Field(None, description="Name (all its texts) or id.")
-    model: Text | None = Field(None, description="The model name that is asked for.")
-    attempt: int | None = Field(None, ge=0, le=1_000_000)
+    task_card: Text | None = Field(
+        None, description="Name (all its texts) or id.", examples=["customer_support/held_out-0-0"]
+    )
+    harness_profile: Text | None = Field(
+        None, description="Name (all its texts) or id.", examples=["melete_agent"]
+    )
+    provider: Text | None = Field(None, description="Name (all its texts) or id.", examples=["local"])
+    model: Text | None = Field(None, description="The model name that is asked for.", examples=["small"])
+    attempt: int | None = Field(None, ge=0, le=1_000_000, examples=[0])
     solved: bool | None = None
     since_s: Seconds | None = Field(None, description="Created at or after this time.")
     until_s: Seconds | None = Field(None, description="Created before this time.")

@@ -18,7 +18,12 @@ from melete.store import tokens
 TokenId = Annotated[
     str, Path(max_length=80, pattern=PLAIN, description="A token's id or name.", examples=["laptop"])
 ]
-SignInId = Annotated[str, Path(max_length=20, pattern=r"^[0-9a-f]+$", description="Id of a sign-in.")]
+SignInId = Annotated[
+    str,
+    Path(
+        max_length=20, pattern=r"^[0-9a-f]+$", description="Id of a sign-in.", examples=["9d2f4e61a7c0b835"]
+    ),
+]
 
 
 class AccessToken(BaseModel):

@@ -38,6 +38,7 @@ class TrafficAsked(BaseModel):
         max_length=7_000,
         pattern=PLAIN,
         description=f"Ids joined by commas, {MOST} at most; else the newest 20.",
+        examples=["s-261120-190000-0a1b2c3d4e"],
     )
 
 

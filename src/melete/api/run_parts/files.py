@@ -15,7 +15,12 @@ from melete.api.records import RunFile
 from melete.api.store import PLAIN, Asked, Listed, Store, Text
 from melete.errors import UnknownNameError
 
-FilePath = Annotated[str, Path(max_length=500, pattern=PLAIN, description="A path from the list of files.")]
+FilePath = Annotated[
+    str,
+    Path(
+        max_length=500, pattern=PLAIN, description="A path from the list of files.", examples=["config.yaml"]
+    ),
+]
 SAFE = {"Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:",
         "X-Content-Type-Options": "nosniff"}  # fmt: skip
 """A file may hold a page that somebody else wrote: it is shown without scripts and has no part in this site."""

@@ -32,8 +32,8 @@ class CurvesAsked(BaseModel):
         description=f"Names joined by commas, {MOST_CURVES} at most; without any, all figures without their points.",
         examples=["loss,val_loss"],
     )
-    first: Step | None = Field(None, alias="from", description="First step.")
-    last: Step | None = Field(None, alias="to", description="Last step.")
+    first: Step | None = Field(None, alias="from", description="First step.", examples=[100])
+    last: Step | None = Field(None, alias="to", description="Last step.", examples=[500])
     most: int = Field(
         2_000,
         alias="max",

@@ -59,7 +59,12 @@ def routes(store: Store) -> APIRouter:
         run_id: RunId,
         body: NoteBody,
         if_match: Annotated[
-            str | None, Header(max_length=200, description="The `ETag` that the new text is based on.")
+            str | None,
+            Header(
+                max_length=200,
+                description="The `ETag` that the new text is based on.",
+                examples=['"1b21d4121c7d6e05"'],
+            ),
         ] = None,
     ) -> Note:
         """Write the note of a run; with `If-Match` only over the text that it is based on."""
