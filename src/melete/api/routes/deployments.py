@@ -25,6 +25,11 @@ VersionName = Annotated[
     str, Path(max_length=20, pattern=PLAIN, description="A version, such as 1.2.", examples=["1.2"])
 ]
 REF = r"^[A-Za-z0-9][A-Za-z0-9._-]*(:\d{1,12})?$"
+SHOWN = (
+    "id", "name", "version", "model", "digest", "source", "scenario", "system_prompt", "guard", "metrics",
+    "created_s",
+)  # fmt: skip
+"""What a version says of itself."""
 
 
 class DeployBody(BaseModel):
@@ -93,29 +98,7 @@ def routes(store: Store) -> APIRouter:
     @router.get("/{name}/versions/{version}")
     def get_deployment_version(name: DeploymentName, version: VersionName) -> DeploymentVersion:
         """One version; whether its weights are intact is asked of the disk."""
-        from melete.serve import deployment
-
-        known = deployment.versions(settings, _known(name, settings))
-        if version not in known:
-            raise UnknownNameError(f"version of {name}", version, known)
-        found = deployment.read(deployment.root(settings) / name / f"v{version}")
-        try:
-            found.verify()
-            intact = True
-        except DeploymentError:
-            intact = False
-        told = {
-            **{key: getattr(found, key) for key in ("id", "name", "version", "model", "digest", "source")},
-            **{
-                key: getattr(found, key)
-                for key in ("scenario", "system_prompt", "guard", "metrics", "created_s")
-            },
-            "active": deployment.active(settings, name) == version,
-            "intact": intact,
-            "tools": [str(tool.get("function", {}).get("name")) for tool in found.tools],
-            "criteria": [dict(one) for one in found.criteria],
-        }
-        return DeploymentVersion.model_validate(clean(told))
+        return _version(_known(name, settings), version, settings)
 
     @router.post("", status_code=201)
     def deploy_model(request: Request, response: Response, body: DeployBody) -> Deployed:
@@ -148,6 +131,28 @@ def routes(store: Store) -> APIRouter:
         return _deployed(name, settings, loaded)
 
     return router
+
+
+def _version(name: str, version: str, settings: Settings) -> DeploymentVersion:
+    from melete.serve import deployment
+
+    known = deployment.versions(settings, name)
+    if version not in known:
+        raise UnknownNameError(f"version of {name}", version, known)
+    found = deployment.read(deployment.root(settings) / name / f"v{version}")
+    try:
+        found.verify()
+        intact = True
+    except DeploymentError:
+        intact = False
+    told = {
+        **{key: getattr(found, key) for key in SHOWN},
+        "active": deployment.active(settings, name) == version,
+        "intact": intact,
+        "tools": [str(tool.get("function", {}).get("name")) for tool in found.tools],
+        "criteria": [dict(one) for one in found.criteria],
+    }
+    return DeploymentVersion.model_validate(clean(told))
 
 
 def _taken_over(request: Request, name: str, version: str) -> bool:
