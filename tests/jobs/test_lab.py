@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import socket
 import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +26,7 @@ from melete.jobs import background, lab
 from melete.jobs.lab import Plan
 from melete.runs import folder as folders
 from melete.settings import Settings
+from trial_runs import TRIAL
 
 Melete = Callable[..., subprocess.CompletedProcess[str]]
 PLAN = Plan("127.0.0.1", 0, gpus="none", grace_s=10.0)
@@ -45,6 +52,33 @@ def test_port_that_is_taken_is_said_before_anything_starts(home: Settings) -> No
 def test_address_that_others_can_reach_needs_a_token(home: Settings) -> None:
     with pytest.raises(ServerError, match="MELETE_TOKEN"):
         background.up(home, Plan("0.0.0.0", 0))
+
+
+@pytest.mark.slow
+def test_up_for_other_machines_makes_the_first_token_and_shows_it_once(home: Settings) -> None:
+    reader, terminal = pty.openpty()
+    command = [sys.executable, TRIAL, "up", "--host", "0.0.0.0", "--port", "0", "--gpus", "none"]
+    said = b""
+    try:
+        with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal) as typed:
+            os.close(terminal)
+            with suppress(OSError):  # the end of what a terminal shows
+                while more := os.read(reader, 4_096):
+                    said += more
+        assert typed.returncode == 0
+        (secret,) = re.findall(rb"mlt_[\w-]{32}", said)
+        state = lab.alive(home)
+        assert state is not None
+        asked = urllib.request.Request(f"{state.plan.url}/api/v1/runs")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(asked)
+        asked.add_header("Authorization", f"Bearer {secret.decode()}")
+        assert urllib.request.urlopen(asked).status == 200
+        kept = [path for path in home.home.rglob("*") if path.is_file() and secret in path.read_bytes()]
+        assert kept == []
+    finally:
+        os.close(reader)
+        background.down(home)
 
 
 def test_down_and_status_of_a_lab_that_is_not_up(
