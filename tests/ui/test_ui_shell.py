@@ -157,6 +157,19 @@ def test_keys_and_paths_of_pages_are_their_own(site: TestClient) -> None:
     assert all(page.summary.endswith(".") for page in pages)
 
 
+def test_home_shows_a_run_that_has_no_figure_yet(site: TestClient, home_at_hand: Settings) -> None:
+    run = {"id": "begun", "name": "begun", "step_name": None, "process": "trial.count", "last": {}}
+    status = site.get("/api/v1/status").json() | {"running": [run]}
+
+    async def begun(scope: Scope, receive: Receive, send: Send) -> None:
+        told = (status, 200) if scope["path"].endswith("/status") else ({"error": {"message": "None."}}, 404)
+        await JSONResponse(*told)(scope, receive, send)
+
+    with TestClient(create_app(home_at_hand, begun)) as client:
+        answer = client.get("/")
+    assert (answer.status_code, "<span>starting</span>" in answer.text) == (200, True)
+
+
 def test_page_whose_api_breaks_says_so_in_the_shell(home_at_hand: Settings) -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("a secret of the inside")

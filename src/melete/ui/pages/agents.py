@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from melete.ui.app import Refusal, Ui
 from melete.ui.page import Command, Page
+from melete.ui.pages.runs import called
 
 PAGE = Page(
     "Agents",
@@ -141,6 +142,7 @@ async def _run(ui: Ui, request: Request, run_id: str) -> dict[str, Any]:
     tab = _one_of(request, "tab", RUN_TABS)
     path = f"/runs/{run_id}"
     run, proof = await asyncio.gather(ui.get(request, path), ui.get(request, f"{path}/proof"))
+    run["name"] = called(run)
     listed = await _listed(ui, request, "runs", run_id, 30 if tab == "episodes" else 1)
     return {
         **listed, "run": run, "proof": proof, "tab": tab, "pairs": paired(proof["rows"]), "figures": FIGURES,
