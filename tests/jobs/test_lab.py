@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,36 @@ def test_server_that_cannot_start_fails_with_its_last_words(home: Settings) -> N
     assert time.monotonic() - began_s < 60
     assert any("no-such-model" in line for line in lab.last_words(home))
     assert lab.alive(home) is None
+
+
+def test_log_of_a_part_that_says_much_is_rotated_and_bounded(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "LOG_BYTES", 1_000)
+    supervisor = lab.Supervisor(home, PLAN)
+    for number in range(400):
+        supervisor._note("server", f"line {number}")
+    files = list((lab.folder(home) / "logs").glob("server.log*"))
+    assert len(files) == lab.KEPT_LOGS + 1
+    assert all(file.stat().st_size <= 1_000 for file in files)
+    assert lab.last_words(home)[-1].endswith("line 399")
+
+
+@pytest.mark.slow
+def test_server_that_no_longer_answers_is_ended_and_started_again(home: Settings) -> None:
+    quick = "from melete.jobs import lab; lab.CHECK_S, lab.DEAF_CHECKS = 0.5, 2; raise SystemExit(lab.main())"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        plan = Plan("127.0.0.1", free.getsockname()[1], workers=0)
+    with subprocess.Popen([sys.executable, "-c", quick], stdin=subprocess.PIPE) as supervisor:
+        assert supervisor.stdin is not None
+        supervisor.stdin.write(json.dumps({**asdict(plan), "beside": []}).encode())
+        supervisor.stdin.close()
+        try:
+            state = until(lambda: (now := lab.alive(home)) and now.state == "up" and now)
+            deaf = state.parts["server"].pid
+            os.kill(deaf, signal.SIGSTOP)
+            until(lambda: (now := lab.alive(home)) and now.parts["server"].pid not in (deaf, None))
+            until(lambda: supervision.answers(f"{plan.url}/health", timeout_s=1.0))
+            assert any("does not answer; it is ended" in line for line in lab.last_words(home, "lab"))
+        finally:
+            supervisor.terminate()
