@@ -25,7 +25,13 @@ export async function signedIn(input, init, waits) {
  * @returns {Promise<any>} what it answers; null where it answers nothing
  * @throws {Refused} it answers with an error, with its message
  */
-export async function ask(path, { method = "GET", json, signal } = {}) {
+export async function ask(path, options) {
+  const answer = await answered(path, options);
+  return answer.status === 204 ? null : answer.json().catch(() => null);
+}
+
+/** As `ask`, for an answer that is read as it comes. @returns {Promise<Response>} */
+export async function answered(path, { method = "GET", json, signal } = {}) {
   const headers = { accept: "application/json" };
   const body = json === undefined ? undefined : JSON.stringify(json);
   if (body !== undefined) headers["content-type"] = "application/json";
@@ -36,9 +42,9 @@ export async function ask(path, { method = "GET", json, signal } = {}) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, { message: "The server cannot be reached. Is it running?" });
   }
-  const content = answer.status === 204 ? null : await answer.json().catch(() => null);
-  if (!answer.ok) throw new Refused(answer.status, content?.error ?? { message: `The server answered ${answer.status}.` });
-  return content;
+  if (answer.ok) return answer;
+  const said = await answer.json().catch(() => null);
+  throw new Refused(answer.status, said?.error ?? { message: `The server answered ${answer.status}.` });
 }
 
 /** What the API refused: `status`, and `error` with its message, param and code. */
@@ -52,7 +58,7 @@ export class Refused extends Error {
 }
 
 /** Opens the sign-in dialog; true after a sign-in, false if it was closed. */
-export function signIn() {
+function signIn() {
   return (signing ??= new Promise((resolve) => {
     /** @type {HTMLDialogElement} */
     const dialog = document.querySelector("[data-part=sign-in]");

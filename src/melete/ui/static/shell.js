@@ -116,7 +116,7 @@ function message(text) {
 }
 
 /** How long ago, as `render.ago` of the server says it. @param {number} seconds */
-export function ago(seconds) {
+function ago(seconds) {
   const s = Math.max(0, seconds);
   const [unit, name] = s < 60 ? [1, "s"] : s < 3_600 ? [60, "min"] : s < 86_400 ? [3_600, "h"] : [86_400, "d"];
   return `${Math.floor(s / unit)} ${name}`;

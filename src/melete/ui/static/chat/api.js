@@ -1,7 +1,7 @@
 // The server's API as the page uses it. Errors of any kind arrive as an Error with a message that can be shown as it is;
 // where the sign-in has run out, the shell asks for it and the request is made again.
 
-import { ask, signedIn } from "../ask.js";
+import { answered, ask } from "../ask.js";
 
 /** What is served: id, longest context, and the agent behind it, if any; an agent's version in use has its plain name. */
 export async function served() {
@@ -36,8 +36,8 @@ export async function calculate(expression, signal) {
 
 /** Streams a chat completion; yields OpenAI's chunks. @param {any} request @param {AbortSignal} signal */
 export async function* complete(request, signal) {
-  const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } });
-  const response = await post("/v1/chat/completions", body, signal);
+  const json = { ...request, stream: true, stream_options: { include_usage: true } };
+  const response = await answered("/v1/chat/completions", { method: "POST", json, signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   try {
@@ -55,27 +55,11 @@ export async function* complete(request, signal) {
       }
     }
   } catch (error) {
-    throw signal.aborted ? error : readable(error);
+    if (signal.aborted || !(error instanceof TypeError)) throw error;
+    throw new Error("The server cannot be reached. Is it still running?");
   } finally {
     reader.cancel().catch(() => {});
   }
-}
-
-async function post(path, body, signal) {
-  let response;
-  try {
-    response = await signedIn(path, { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
-  } catch (error) {
-    throw signal.aborted ? error : readable(error);
-  }
-  if (response.ok) return response;
-  const problem = await response.json().catch(() => null);
-  throw new Error(problem?.error?.message ?? `The server answered ${response.status}.`);
-}
-
-function readable(error) {
-  if (error instanceof TypeError) return new Error("The server cannot be reached. Is it still running?");
-  return error;
 }
 
 function size(bytes) {

@@ -15,7 +15,7 @@ const MOST_STEPS = 24;
 const REDRAW_MS = 50;
 const ROOMY = 256;
 
-export class ChatPane extends HTMLElement {
+class ChatPane extends HTMLElement {
   /** Shows a pane of a conversation. @param {any} box the <chat-box> @param {import("./store.js").Pane} pane */
   begin(box, pane) {
     this.box = box;

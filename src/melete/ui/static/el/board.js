@@ -6,8 +6,9 @@
 // the filter is a regular expression and stands in the URL. `points=5000` in the URL asks for more points of each curve.
 
 import { live } from "../live.js";
+import { replaceQuery } from "./address.js";
 import "./chart.js";
-import { replaceQuery, view } from "./view.js";
+import { view } from "./view.js";
 
 const MOST_CHARTS = 400;
 const asked = new URLSearchParams(location.search);

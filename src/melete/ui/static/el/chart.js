@@ -45,7 +45,7 @@ const LEGEND = template(`<button type="button" aria-pressed="true">
   <svg width="26" height="8" aria-hidden="true"><line x1="1" y1="4" x2="25" y2="4" stroke-width="2"/></svg>
   <span data-part="name"></span> <b data-part="value"></b></button>`);
 
-export class MeleteChart extends HTMLElement {
+class MeleteChart extends HTMLElement {
   /** @type {import("./columns.js").Curve[]} */
   curves = [];
   /** @type {import("./columns.js").Curve[] | null} curves of the zoomed range, finer than the whole */

@@ -5,6 +5,8 @@
 // ← and → step, Home and End go to the ends, Space plays. An observation may be a text, an object, or an object with
 // `image`, the path of a file of the run. All of it is hostile: it is only ever set as text.
 
+import { ask } from "../ask.js";
+
 const PLAY_MS = 1_600;
 const VERDICTS = {
   allow: ["✓", "allowed"], clamp: ["≈", "clamped"], refuse: ["✕", "refused"], ask: ["?", "asked a person"],
@@ -82,7 +84,7 @@ function action(action, was = null) {
   return box;
 }
 
-export class EpisodePlayer extends HTMLElement {
+class EpisodePlayer extends HTMLElement {
   /** @type {Step[]} */
   steps = [];
   at = 0;
@@ -122,12 +124,8 @@ export class EpisodePlayer extends HTMLElement {
     /** @type {string | null} */
     let cursor = null;
     do {
-      const url = new URL(this.getAttribute("src") ?? "", location.href);
-      url.searchParams.set("limit", "200");
-      if (cursor) url.searchParams.set("cursor", cursor);
-      const answer = await fetch(url);
-      const told = await answer.json();
-      if (!answer.ok) throw new Error(told.error?.message ?? answer.statusText);
+      const query = new URLSearchParams({ limit: "200", ...(cursor && { cursor }) });
+      const told = await ask(`${this.getAttribute("src")}?${query}`);
       this.steps.push(...told.data);
       this.criteria = { ...this.criteria, ...told.criteria };
       cursor = told.next_cursor;

@@ -4,7 +4,9 @@
 // place. Lines are addressed by their place in bytes. "\r" keeps what was written last, ANSI colours become classes of
 // text, everything else of a line is shown as text.
 
+import { ask } from "../ask.js";
 import { live } from "../live.js";
+import { replaceQuery } from "./address.js";
 
 const PAGE = 1000;
 const STEP_BYTES = 48_000;
@@ -85,10 +87,7 @@ class LogView extends HTMLElement {
   }
 
   async search(text) {
-    const url = new URL(location.href);
-    if (text) url.searchParams.set("search", text);
-    else url.searchParams.delete("search");
-    history.replaceState(history.state, "", url);
+    replaceQuery({ search: text });
     if (!text) {
       this.found = null;
       this.tell("");
@@ -186,11 +185,12 @@ class LogView extends HTMLElement {
   }
 
   async ask(query) {
-    const answer = await fetch(`${this.src}${this.src.includes("?") ? "&" : "?"}${new URLSearchParams(query)}`);
-    const said = await answer.json();
-    if (answer.ok) return said;
-    this.tell(said.error?.message ?? `The server answered ${answer.status}.`);
-    return null;
+    try {
+      return await ask(`${this.src}${this.src.includes("?") ? "&" : "?"}${new URLSearchParams(query)}`);
+    } catch (error) {
+      this.tell(error.message);
+      return null;
+    }
   }
 
   rowHeight() {
@@ -244,13 +244,13 @@ class LogView extends HTMLElement {
 }
 
 /** What a terminal would show of a line with progress in it: what was written after the last return. @param {string} text */
-export function settled(text) {
+function settled(text) {
   if (!text.includes("\r")) return text;
   return text.split("\r").filter((part) => part.trim()).at(-1) ?? "";
 }
 
 /** A line as text and spans with the classes of its colours. @param {string} text @returns {(string | HTMLElement)[]} */
-export function pieces(text) {
+function pieces(text) {
   const made = [];
   let classes = [], from = 0;
   const put = (part) => {

@@ -36,17 +36,7 @@ function ready(nodes) {
   return nodes;
 }
 
-/**
- * Nodes that are safe to show; the text itself where the libraries are missing.
- * @param {string} text Markdown
- * @returns {Promise<DocumentFragment | string>}
- */
-export async function rendered(text) {
-  const tools = await (loading ??= load()).catch(() => null);
-  return tools ? tools.show(tools.marked.lexer(text)) : text;
-}
-
-export class MarkDown extends HTMLElement {
+class MarkDown extends HTMLElement {
   #text = "";
   #shown = "";
   #kept = "";

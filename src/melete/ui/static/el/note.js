@@ -3,6 +3,7 @@
 // It says which version it was made from (ETag): where somebody else has saved meanwhile, nothing is overwritten; both
 // texts stay, and one chooses. What could not be saved is kept in the browser until it can.
 
+import { signedIn } from "../ask.js";
 import "./mark-down.js";
 
 const PAUSE_MS = 1000;
@@ -48,7 +49,7 @@ class NoteField extends HTMLElement {
     const headers = { "Content-Type": "application/json", ...(anyway || !this.tag ? {} : { "If-Match": this.tag }) };
     let answer;
     try {
-      answer = await fetch(this.src, { method: "PUT", headers, body: JSON.stringify({ text }), keepalive: text.length < 60_000 });
+      answer = await signedIn(this.src, { method: "PUT", headers, body: JSON.stringify({ text }), keepalive: text.length < 60_000 });
     } catch {
       this.say("Not saved: the server cannot be reached. It is kept in this browser.");
       this.timer = setTimeout(() => this.save(), 5 * PAUSE_MS);
@@ -68,7 +69,7 @@ class NoteField extends HTMLElement {
 
   /** Takes what is on the server. */
   async load() {
-    const answer = await fetch(this.src);
+    const answer = await signedIn(this.src);
     if (!answer.ok) return this.say("It could not be read.");
     this.tag = answer.headers.get("ETag");
     this.saved = this.text.value = (await answer.json()).text;

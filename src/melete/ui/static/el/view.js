@@ -1,6 +1,8 @@
 // How all charts of a page are looked at: smoothing, axes, range. Kept in the URL, so that a link shows the same, and
 // remembered in the browser, except for the range. Every chart listens to it; nothing here draws.
 
+import { replaceQuery } from "./address.js";
+
 const KEPT = "melete.curves";
 const remembered = JSON.parse(localStorage.getItem(KEPT) ?? "{}");
 const asked = new URLSearchParams(location.search);
@@ -44,13 +46,3 @@ class View extends EventTarget {
 
 /** The view that all charts of this page share. */
 export const view = new View();
-
-/** Writes parameters into the address of the page; null takes one out. @param {Record<string, any>} values */
-export function replaceQuery(values) {
-  const url = new URL(location.href);
-  for (const [name, value] of Object.entries(values)) {
-    if (value === null || value === "") url.searchParams.delete(name);
-    else url.searchParams.set(name, value);
-  }
-  history.replaceState(history.state, "", url);
-}

@@ -2,12 +2,10 @@
 
 import { toast } from "../shell.js";
 
-const BAD = ["failed"];
-
 new MutationObserver((changes) => {
   for (const { target, oldValue } of changes) {
     const { name, state } = target.dataset;
-    if (state && oldValue && state !== oldValue) toast(`${name}: ${state}`, BAD.includes(state));
+    if (state && oldValue && state !== oldValue) toast(`${name}: ${state}`, state === "failed");
   }
 }).observe(document.querySelector("main"), { attributeFilter: ["data-state"], attributeOldValue: true, subtree: true });
 
