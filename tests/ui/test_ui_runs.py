@@ -304,11 +304,6 @@ def test_head_of_a_run_that_ended_early_tells_its_last_step() -> None:
     assert runs._head(run | {"last": {"step": 999}})["step"] == 1000
 
 
-def test_figures_put_losses_before_rates_of_work() -> None:
-    last = {"step": 3, "time_s": 1.0, "tokens_per_s": 9.0, "loss": 2.0, "epoch": 0, "val_bpb": 1.0}
-    assert [name for name, _ in runs.figures(last, 2)] == ["loss", "val_bpb"]
-
-
 def test_lineage_stands_behind_what_it_was_made_of() -> None:
     names = ("dataset:a", "run:r", "checkpoint:r:3", "deployment:d")
     nodes = [{"id": name, "kind": name.split(":")[0], "name": name.partition(":")[2], "label": "", "missing": False}

@@ -135,8 +135,21 @@ def test_number_is_said_with_few_digits(value: object, said: str) -> None:
 
 
 def test_figures_that_people_watch_come_first() -> None:
-    last = {"step": 3, "time_s": 9.0, "gradient_norm": 0.1, "loss": 2.0, "word": "x", "lr": 0.3}
-    assert render.headline(last, 2) == [("loss", 2.0), ("gradient_norm", 0.1)]
+    last = {
+        "step": 3,
+        "time_s": 9.0,
+        "tokens_per_s": 7.0,
+        "gradient_norm": 0.1,
+        "loss": 2.0,
+        "word": "x",
+        "val_bpb": 1.0,
+    }
+    assert [name for name, _ in render.headline(last, 4)] == [
+        "loss",
+        "val_bpb",
+        "tokens_per_s",
+        "gradient_norm",
+    ]
 
 
 def test_modules_that_a_script_imports_are_asked_for_at_once(tmp_path: Path, site: TestClient) -> None:

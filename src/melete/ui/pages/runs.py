@@ -31,8 +31,6 @@ PAGE = Page(
 STATES = ("queued", "running", "succeeded", "failed", "stopped", "lost")
 TABS = ("Curves", "Samples", "Log", "Config", "Provenance", "Checkpoints", "Files", "Lineage")
 FILTERS = ("search", "process", "state", "job", "since", "until")
-FIGURES = 3
-"""Last figures of a run in the list."""
 IMAGES = ("png", "jpg", "jpeg", "webp", "gif")
 SHOWN_BYTES = 200_000
 """Of a text file, in its preview."""
@@ -115,7 +113,9 @@ def routes(ui: Ui) -> APIRouter:
             await ui.send(request, "POST", f"/jobs/{run['job']}/stop")
         if "hx-request" not in request.headers:
             return RedirectResponse(f"/runs/{quote(run_id)}", 303)
-        return ui.part(request, "runs/_head.html", run=run, head={**_head(run), "stopping": True})
+        answer = ui.part(request, "runs/_head.html", run=run, head={**_head(run), "stopping": True})
+        answer.headers["HX-Trigger"] = json.dumps({"toast": f"{called(run)} saves a checkpoint and ends."})
+        return answer
 
     return router
 
@@ -126,12 +126,10 @@ def _filters(request: Request) -> dict[str, str]:
 
 
 async def _listed(ui: Ui, request: Request, asked: dict[str, str]) -> dict[str, Any]:
-    """A page of runs, each with its last figures."""
+    """A page of runs."""
     query: dict[str, Any] = {name: asked.get(name) for name in (*FILTERS, "cursor")}
     query["since_s"], query["until_s"] = _day(query.pop("since")), _day(query.pop("until"), days=1)
     found: dict[str, Any] = await ui.get(request, "/runs", limit=50, **query)
-    for run in found["data"]:
-        run["figures"] = figures(run["last"])
     return found
 
 
@@ -147,24 +145,6 @@ def _day(text: str | None, days: int = 0) -> float | None:
         return datetime.strptime(text, "%Y-%m-%d").timestamp() + days * DAY_S
     except ValueError:
         raise Refusal(400, {"message": f"{text[:40]} is no day. A day is written as 2026-11-20."}) from None
-
-
-def figures(last: dict[str, Any], most: int = FIGURES) -> list[tuple[str, float]]:
-    """The last figures that people look at first: losses, scores and rewards before rates of work."""
-    numbers = [
-        (key, value)
-        for key, value in last.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and key not in ("step", "time_s")
-    ]
-    early = ("loss", "val", "bpb", "reward", "reliab", "accuracy", "success")
-    late = ("_per_", "mfu", "rate", "norm", "epoch", "left_s")
-
-    def rank(pair: tuple[str, float]) -> int:
-        return (
-            0 if any(part in pair[0] for part in early) else 2 if any(part in pair[0] for part in late) else 1
-        )
-
-    return sorted(numbers, key=rank)[:most]
 
 
 def called(run: dict[str, Any]) -> str:
