@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,22 @@ def test_job_that_was_killed_is_lost_and_resumes(home: Settings, tmp_path: Path,
     _, after = only_job(home)
     assert after.steps[1].run == job.steps[1].run
     assert after.state is RunState.SUCCEEDED
+
+
+def test_run_on_a_full_disk_is_one_message_and_leaves_nothing_half_made(
+    home: Settings,
+    tmp_path: Path,
+    call: Call,
+    small_disk: Callable[[int], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = small_disk(100_000)
+    monkeypatch.setenv("MELETE_HOME", str(disk))
+    monkeypatch.setenv("MELETE_DATABASE", f"sqlite:///{tmp_path / 'melete.db'}")
+    with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+        while ballast.write(bytes(4_096)):
+            pass
+    code, _, err = call("run", str(write(tmp_path)))
+    assert code == 9
+    assert err.startswith("error: The disk is full")
+    assert not list((disk / "jobs").iterdir())

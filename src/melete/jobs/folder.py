@@ -8,7 +8,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from melete.errors import RunStateError
+from melete.errors import RunStateError, StorageError
 from melete.records import JobRecord, JobStep, RunState
 from melete.runs import folder as folders
 from melete.settings import Settings
@@ -18,15 +18,19 @@ def create(settings: Settings, file: Path, name: str, steps: list[JobStep]) -> t
     """Makes the folder of a new job.
 
     Raises:
-        StorageError: the home folder cannot be written.
+        StorageError: the home folder cannot be written; nothing half-made is left.
     """
     path, now_s = folders.new_folder(settings.home / "jobs", name)
     record = JobRecord(path.name, name, str(file.resolve()), RunState.QUEUED, now_s, steps)
     try:
         shutil.copyfile(file, path / f"job{file.suffix}")
+        write(path, record)
     except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)
         raise folders.storage_error(path, error) from error
-    write(path, record)
+    except StorageError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return path, record
 
 
