@@ -1,7 +1,8 @@
 """Lineage as a drawing: nodes in columns from data to deployment, edges as curves; plain numbers for an SVG.
 
-A node stands one column behind the last of those it was made of, and in its column near the middle of them. A drawing
-has at most `MOST_NODES`; what is left out is counted.
+A node stands one column behind the last of those it was made of, and in its column near the middle of them; one that
+was made of nothing stands right before the first that was made of it. A drawing has at most `MOST_NODES`; what is left
+out is counted.
 """
 
 from __future__ import annotations
@@ -95,7 +96,12 @@ def _columns(nodes: dict[str, Any], made_of: dict[str, list[str]]) -> dict[str, 
                 columns[name], moved = column, True
         if not moved:
             break
-    return columns
+    first_use: dict[str, int] = {}
+    for name, sources in made_of.items():
+        for source in sources:
+            first_use[source] = min(first_use.get(source, len(nodes)), columns[name])
+    beginnings = {name: column - 1 for name, column in first_use.items() if not made_of.get(name)}
+    return columns | {name: max(0, column) for name, column in beginnings.items()}
 
 
 def _middle(sources: list[str], places: dict[str, tuple[int, int]]) -> float:
