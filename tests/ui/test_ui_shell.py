@@ -139,17 +139,12 @@ def test_figures_that_people_watch_come_first() -> None:
         "step": 3,
         "time_s": 9.0,
         "tokens_per_s": 7.0,
-        "gradient_norm": 0.1,
+        "norm": 0.1,
         "loss": 2.0,
         "word": "x",
         "val_bpb": 1.0,
     }
-    assert [name for name, _ in render.headline(last, 4)] == [
-        "loss",
-        "val_bpb",
-        "tokens_per_s",
-        "gradient_norm",
-    ]
+    assert [name for name, _ in render.headline(last, 4)] == ["loss", "val_bpb", "tokens_per_s", "norm"]
 
 
 def test_modules_that_a_script_imports_are_asked_for_at_once(tmp_path: Path, site: TestClient) -> None:

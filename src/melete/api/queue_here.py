@@ -58,9 +58,7 @@ def summary(job: Job, alive: list[dict[str, Any]]) -> JobSummary:
 def detail(store: Store, job: Job, alive: list[dict[str, Any]]) -> JobDetail:
     """All that is known of a job."""
     told = _told(job, alive)
-    steps = [
-        _step(store, job, step, one["waits"]) for step, one in zip(job.steps, told["steps"], strict=True)
-    ]
+    steps = [_step(store, step, one["waits"]) for step, one in zip(job.steps, told["steps"], strict=True)]
     text = here.text_of(_file(store.settings.home / "jobs" / job.id))
     return JobDetail.model_validate(
         clean({**told, "file": job.file, "cwd": job.cwd, "steps": steps}) | {"text": clean(text, 2_000_000)}
@@ -122,7 +120,7 @@ def _told(job: Job, alive: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _step(store: Store, job: Job, step: Step, waits: str | None) -> dict[str, Any]:
+def _step(store: Store, step: Step, waits: str | None) -> dict[str, Any]:
     gone = step.run is not None and not (store.settings.runs / step.run / "run.json").is_file()
     return {
         **vars(step),

@@ -201,13 +201,11 @@ class MeleteChart extends HTMLElement {
 
   /** The view has changed. @param {string[]} what */
   look(what) {
+    this.columns = null;
     if (what.includes("from") || what.includes("to")) {
       this.detail = null;
-      this.columns = null;
       this.ask();
     }
-    if (what.some((name) => name === "x" || name === "log")) this.columns = null;
-    if (what.includes("smooth")) this.columns = null;
     this.redraw(what.some((name) => name !== "from" && name !== "to" && name !== "smooth")
       || (what.includes("smooth") && this.smoothed !== view.smooth > 0));
   }
@@ -389,7 +387,7 @@ class MeleteChart extends HTMLElement {
   values() {
     if (!this.columns) return;
     const at = this.plot?.cursor.idxs;
-    const hovering = this.plot && this.plot.cursor.left >= 0;
+    const hovering = this.hovering();
     const count = this.columns.curves.length;
     this.outputs?.forEach((output, index) => {
       const column = this.columns.data[1 + index + (this.smoothed ? count : 0)];
