@@ -13,6 +13,8 @@ import { toast } from "../shell.js";
 const MOST_ROUNDS = 6;
 const MOST_STEPS = 24;
 const REDRAW_MS = 50;
+/** From the end; who is nearer follows it. */
+const NEAR_PX = 80;
 const ROOMY = 256;
 
 class ChatPane extends HTMLElement {
@@ -27,7 +29,7 @@ class ChatPane extends HTMLElement {
     this.talk = this.querySelector(".talk");
     // Whoever has scrolled up reads there; else the end stays in sight, however the log grows.
     this.following = true;
-    this.talk.addEventListener("scroll", () => (this.following = this.below() < 80));
+    this.talk.addEventListener("scroll", () => (this.following = this.below() < NEAR_PX));
     new ResizeObserver(() => this.toEnd()).observe(this.log);
     this.select = this.querySelector("select");
     this.select.addEventListener("change", () => this.box.choose(this, this.select.value));
@@ -297,7 +299,10 @@ class ChatPane extends HTMLElement {
   }
 
   toEnd(always = false) {
+    // Who has just scrolled up may be ahead of the event that says so.
+    if (this.talk.scrollTop < this.top && this.below() >= NEAR_PX) this.following = false;
     if (always || this.following) this.talk.scrollTop = this.talk.scrollHeight;
+    this.top = this.talk.scrollTop;
   }
 
   /** Pixels below what is in sight. */
