@@ -180,5 +180,6 @@ def _holds(cells: Mapping[str, str], needle: str) -> bool:
 
 
 def _size(count: float) -> str:
-    power = min(4, int(math.log(count, 1_024))) if count >= 1 else 0
-    return f"{count / 1_024**power:.{1 if power > 2 else 0}f} {('B', 'KB', 'MB', 'GB', 'TB')[power]}"
+    """Bytes in units of powers of ten, as the pages tell them."""
+    power = min(4, int(math.log10(count) / 3)) if count >= 1 else 0
+    return f"{count / 1_000**power:.{1 if power > 2 else 0}f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
