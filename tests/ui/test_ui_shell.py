@@ -165,6 +165,15 @@ def test_keys_and_paths_of_pages_are_their_own(site: TestClient) -> None:
     assert all(page.summary.endswith(".") for page in pages)
 
 
+def test_icons_that_templates_and_pages_name_are_drawn() -> None:
+    templates = Path(render.__file__).with_name("templates")
+    text = "".join(file.read_text(encoding="utf-8") for file in templates.rglob("*.html"))
+    actions = re.findall(r'"[a-z]+": \("[A-Z][a-z]+", "([a-z]+)"', text)
+    icons = [find.load("melete.ui.pages", name, "page").PAGE.icon for name in find.names("melete.ui.pages")]
+    named = {*re.findall(r'icon\("([a-z]+)"\)', text), *actions, *icons}
+    assert {"pause", "home"} <= named <= set(re.findall(r'id="i-([a-z]+)"', text))
+
+
 def test_home_shows_a_run_that_has_no_figure_yet(site: TestClient, home_at_hand: Settings) -> None:
     run = {"id": "begun", "name": "begun", "step_name": None, "process": "trial.count", "last": {}}
     status = site.get("/api/v1/status").json() | {"running": [run]}

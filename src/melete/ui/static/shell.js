@@ -26,7 +26,9 @@ export const actions = {
     dialog.querySelector("input").value = "";
     dialog.showModal();
     // What is typed while the script comes is searched then.
-    (await import("./palette.js")).search();
+    const palette = await import("./palette.js").catch(() => null);
+    if (palette) palette.search();
+    else dialog.querySelector("[role=listbox]").textContent = "The server cannot be reached.";
   },
   keys() { part("keys").showModal(); },
   /** @param {HTMLElement} button */
