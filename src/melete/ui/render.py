@@ -124,5 +124,5 @@ def _environment() -> Environment:
     environment.filters.update(
         ago=ago, duration=duration, size=size, number=number, headline=headline, as_json=as_json
     )
-    environment.globals.update(asset=assets.url, preloads=assets.preloads, now_s=time.time)
+    environment.globals.update(asset=assets.url, preloads=assets.preloads, now_s=time.time, watched=WATCHED)
     return environment

@@ -381,11 +381,15 @@ class ChatPane extends HTMLElement {
   }
 }
 
+/** A stretch that a rate may be told of. */
+const ENOUGH_MS = 100;
+
 /** Tokens of an answer, how many came a second once they came, and after how long the first one did. */
 function speed(tokens, began, first, ended) {
   const many = `${tokens} ${tokens === 1 ? "token" : "tokens"}`;
-  const from = first && tokens > 1 ? first : began;
-  const rate = Math.round(((first === began || tokens < 2 ? tokens : tokens - 1) / Math.max(ended - from, 1)) * 1000);
+  // What came in one piece (an agent's judged answer, a few tokens) says nothing about the time after its first token.
+  const streamed = first > began && tokens > 1 && ended - first > ENOUGH_MS;
+  const rate = Math.round(((streamed ? tokens - 1 : tokens) / Math.max(ended - (streamed ? first : began), 1)) * 1000);
   const wait = first > began ? ` · first after ${Math.round(first - began).toLocaleString()} ms` : "";
   return `${many} · ${rate.toLocaleString()} a second${wait}`;
 }

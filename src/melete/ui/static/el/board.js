@@ -77,7 +77,10 @@ class CurveBoard extends HTMLElement {
   /** Charts in their groups, in the order of their names; those that are there already stay what they are. */
   arrange() {
     const wanted = this.pattern();
-    const keys = [...new Set([...this.known.values()].flatMap((set) => [...set]))].slice(0, MOST_CHARTS);
+    const first = (this.getAttribute("first") ?? "").split(",");
+    const place = (key) => (first.includes(key) ? first.indexOf(key) : first.length);
+    const keys = [...new Set([...this.known.values()].flatMap((set) => [...set]))]
+      .sort((a, b) => place(a) - place(b)).slice(0, MOST_CHARTS);
     const shown = keys.filter((key) => !this.hiddenKeys.has(key) && wanted(key));
     const groups = new Map();
     for (const key of shown) {

@@ -319,7 +319,7 @@ class MeleteChart extends HTMLElement {
       width: this.body.clientWidth, height: this.height(), padding: [8, 10, 0, 0], legend: { show: false },
       series: [{}, ...series(false), ...series(true)],
       scales: {
-        x: { time: view.x === "time", range: (_, low, high) => (view.from === null ? [low, high] : [view.from, view.to]) },
+        x: { time: view.x === "time", range: (_, low, high) => (view.from !== null ? [view.from, view.to] : low === high ? [low - 1, high + 1] : [low, high]) },
         y: view.log ? { distr: 3 } : {},
       },
       axes: [
