@@ -11,7 +11,7 @@ from melete.records import SESSION_MOVES
 from melete.store.models import Model, RequestRow, SessionRow
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bench" / "data-model.md").read_text(encoding="utf-8")
-ELSEWHERE = ("melete.store.models.jobs", "melete.store.models.runs")
+ELSEWHERE = ("melete.store.models.access", "melete.store.models.jobs", "melete.store.models.runs")
 TABLES = sorted(
     str(mapper.local_table.name)
     for mapper in Model.registry.mappers

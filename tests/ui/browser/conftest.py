@@ -58,9 +58,9 @@ def busy_lab(lab: Lab) -> Iterator[tuple[Lab, str]]:
         yield lab, path.name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium."""
+    """Headless Chromium, for one file: as long as it is there, nothing else in this process can have an event loop."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
     playwright = pytest.importorskip("playwright.sync_api")

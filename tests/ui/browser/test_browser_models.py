@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from melete.agents.deploy import deploy
 from web_at_hand import Lab
@@ -67,7 +68,7 @@ def test_chat_link_loads_the_model_and_opens_the_chat(page: Any, lab: Lab) -> No
     page.goto("/models/tiny-base")
     page.get_by_role("link", name="Load & chat").click()
     page.wait_for_url("**/chat?model=tiny-base", timeout=60_000)
-    assert page.locator("chat-pane select").input_value() == "tiny-base"
+    expect(page.locator("chat-pane select")).to_have_value("tiny-base", timeout=60_000)
 
 
 def test_drawing_leads_to_the_deployment(page: Any, lab: Lab) -> None:
