@@ -27,6 +27,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -150,6 +151,7 @@ def models_app(
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(MeleteError, _on_melete_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_departure)
     app.add_exception_handler(Exception, _on_crash)
     return app
 
@@ -256,6 +258,10 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         message += " The API is at /v1, such as /v1/chat/completions."
     return auth.refuse(Problem(error.status_code, message, headers=dict(error.headers or {})))
+
+
+async def _on_departure(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it, and nothing is wrong
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
