@@ -232,7 +232,8 @@ def generated(settings: Settings, methods: set[str], examples: int) -> tuple[lis
         try:
             ask()
         except Exception as error:  # every operation is tried, and all that failed are shown
-            failures.append(f"{operation.label}: {error}")
+            inner = "; ".join(map(str, getattr(error, "exceptions", ())))
+            failures.append(f"{operation.label}: {error} {inner}")
     return tried, failures
 
 

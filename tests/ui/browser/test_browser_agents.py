@@ -19,7 +19,7 @@ from web_at_hand import HOSTILE, Lab
 
 from .conftest import AXE, DESK, PHONE, violations, watched
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser-work")]
 SCENARIO = "/agents/customer_support"
 PATHS = (
     "/agents", SCENARIO, f"{SCENARIO}?tab=tools", f"{SCENARIO}?tab=tasks", f"{SCENARIO}?tab=runs",

@@ -17,7 +17,7 @@ from web_at_hand import HOSTILE, Lab
 
 from .conftest import new_lab, watched
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser-work"), pytest.mark.slow]
 COUNTED = """\
 name: counted
 processes:

@@ -25,7 +25,7 @@ from trial_runs import TRIAL, started_run
 from ui.browser.conftest import AXE, PHONE, violations, watched
 from web_at_hand import HOSTILE, Lab
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser-work"), pytest.mark.slow]
 LOSS = "melete-chart[keys=loss]"
 PATIENCE_S = 60
 expect.set_options(timeout=20_000)

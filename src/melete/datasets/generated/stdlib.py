@@ -14,6 +14,7 @@ import platform
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,8 @@ VAL_FRACTION = 0.03
 SHARDS = {"train": 8, "val": 1}
 LARGEST_BYTES = 300_000  # beyond it are generated tables
 MIN_PROSE_CHARS = 200
+PARSES = 5
+"""How often a source is read at most."""
 
 
 def open() -> Dataset:
@@ -111,7 +114,7 @@ def _documents(root: Path, path: str) -> Iterator[str]:
         source = (root / path).read_bytes().decode("utf-8")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old escape sequences in the library are not ours to report
-            tree = ast.parse(source)
+            tree = _parsed(source)
     except (UnicodeDecodeError, SyntaxError):
         return  # a few files are written in another encoding on purpose
     except OSError as error:
@@ -123,6 +126,14 @@ def _documents(root: Path, path: str) -> Iterator[str]:
     if len(prose) >= MIN_PROSE_CHARS:
         yield prose
     yield source
+
+
+def _parsed(source: str) -> ast.Module:
+    """The tree of a source; read again if another thread was parsing too, which confuses CPython 3.11 (gh-106905)."""
+    for _ in range(PARSES - 1):
+        with suppress(SystemError):
+            return ast.parse(source)
+    return ast.parse(source)
 
 
 def _topics(tree: ast.Module) -> Iterator[str]:

@@ -41,11 +41,16 @@ class NoteField extends HTMLElement {
     this.timer = setTimeout(() => this.save(), PAUSE_MS);
   }
 
-  /** @param {boolean} [anyway] over what somebody else has saved */
-  async save(anyway = false) {
+  /** Saves after what is being saved now, whose version the next one is made from. @param {boolean} [anyway] over what somebody else has saved */
+  save(anyway = false) {
     clearTimeout(this.timer);
+    this.saving = (this.saving ?? Promise.resolve()).then(() => this.put(anyway));
+  }
+
+  /** @param {boolean} anyway */
+  async put(anyway) {
     const text = this.text.value;
-    if (text === this.saved && !anyway) return;
+    if (!anyway && (text === this.saved || !this.conflict.hidden)) return;
     const headers = { "Content-Type": "application/json", ...(anyway || !this.tag ? {} : { "If-Match": this.tag }) };
     let answer;
     try {
