@@ -1,6 +1,6 @@
-"""Rows of datasets page by page: places where pages ended are kept open; one answer reads for half a second at most.
+"""Rows of datasets page by page: places where pages ended are kept open; an answer reads for an eighth of a second.
 
-A jump far into a split, and a search, read over what is before it. What half a second is not enough for is gone on with
+A jump far into a split, and a search, read over what is before it. What that is not enough for is gone on with
 by the next page: a page may hold few items, or none, and still have a cursor.
 """
 
@@ -24,7 +24,7 @@ from melete.errors import DatasetError, UnknownNameError
 Place = tuple[str, str, int]
 """Fingerprint of a dataset, split, index."""
 Items = Iterator[tuple[str, Any]]
-LONGEST_S = 0.5
+LONGEST_S = 0.12
 PAGES = 24
 """Pages that are kept."""
 HELD = 16

@@ -92,7 +92,7 @@ async def _one(ui: Ui, request: Request, name: str) -> dict[str, Any]:
         if query.get("cursor"):
             query.pop("start", None)
         page = await ui.get(request, f"{path}/{tab}", limit=PAGE_OF[tab], **query)
-        for _ in range(PATIENCE):  # the API reads for half a second at a time
+        for _ in range(PATIENCE):  # the API reads for an eighth of a second at a time
             if page["data"] or not page["next_cursor"]:
                 break
             on = {**query, "start": None, "cursor": page["next_cursor"]}
