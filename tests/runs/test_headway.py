@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,13 @@ def test_limit_in_time_shortens_the_estimate(tmp_path: Path) -> None:
     found = headway.read(tmp_path, {"step": 1, "time_s": 9e9, "left_s": 12.0})
     assert found is not None
     assert found.left_s == 12.0
+
+
+def test_figures_of_the_same_millisecond_leave_no_negative_time(tmp_path: Path) -> None:
+    headway.begin(tmp_path, "steps", 0, 8)
+    began_s = json.loads((tmp_path / headway.FILE).read_text())["began_s"]
+    found = headway.read(tmp_path, {"step": 4, "time_s": began_s - 0.0005})
+    assert found == headway.Headway("steps", 4, 8, 0.0)
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"what": "steps", "start": "x"}'])

@@ -54,7 +54,8 @@ def read(folder: Path, last: dict[str, Any]) -> Headway | None:
         return None
     # Older figures are of a loop before this one; `time_s` has three digits.
     done = min(max(step, start), total) if logged_s >= began_s - 0.001 else start
-    left_s = (logged_s - began_s) / (done - start) * (total - done) if done > start else None
+    walked_s = max(0.0, logged_s - began_s)
+    left_s = walked_s / (done - start) * (total - done) if done > start else None
     limit_s = last.get("left_s")
     if left_s is not None and isinstance(limit_s, int | float):
         left_s = min(left_s, limit_s)
