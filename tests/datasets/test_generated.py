@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
 import pytest
 
 from melete import datasets, find
-from melete.datasets.dataset import Dataset
+from melete.datasets.dataset import Dataset, Shard
 from melete.datasets.generated import toolcalls
 from melete.datasets.toolcalls import shapes
 from melete.datasets.toolcalls.drawing import Draw
@@ -54,6 +58,35 @@ def test_stdlib_modules_are_on_one_side_of_the_split_only() -> None:
     splits = datasets.open("stdlib").manifest.splits
     assert not set(splits["train"]) & set(splits["val"])
     assert not any(path.startswith(("test/", "idlelib/", "encodings/")) for path in splits["train"])
+
+
+@pytest.fixture
+def disturbed_collector() -> Iterator[None]:
+    """The garbage collector runs often and lets other threads go on, as where somebody listens to it."""
+    threshold, interval_s = gc.get_threshold(), sys.getswitchinterval()
+
+    def listen(phase: str, info: dict[str, int]) -> None:
+        sum(range(2_000))
+
+    gc.callbacks.append(listen)
+    gc.set_threshold(50)
+    sys.setswitchinterval(1e-5)
+    yield
+    gc.callbacks.remove(listen)
+    gc.set_threshold(*threshold)
+    sys.setswitchinterval(interval_s)
+
+
+@pytest.mark.usefixtures("disturbed_collector")
+def test_stdlib_read_by_many_threads_gives_each_its_documents() -> None:
+    shards = datasets.open("stdlib").shards("train")[:4]
+
+    def beginning(shard: Shard) -> int:
+        return sum(len(item.text()) for item in islice(shard.read(0), 40))
+
+    with ThreadPoolExecutor(4) as pool:
+        at_once = list(pool.map(beginning, shards))
+    assert at_once == [beginning(shard) for shard in shards]
 
 
 def test_stdlib_shard_read_from_a_position_continues_exactly_there() -> None:

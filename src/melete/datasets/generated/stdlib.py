@@ -12,9 +12,9 @@ import ast
 import hashlib
 import platform
 import sysconfig
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -31,8 +31,9 @@ VAL_FRACTION = 0.03
 SHARDS = {"train": 8, "val": 1}
 LARGEST_BYTES = 300_000  # beyond it are generated tables
 MIN_PROSE_CHARS = 200
-PARSES = 5
-"""How often a source is read at most."""
+PARSING = threading.Lock()
+"""Held while a source is parsed: CPython 3.11 counts the depth of all threads' parsers together, and raises a
+`SystemError` where a callback of the garbage collector lets another thread parse in between (gh-106905)."""
 
 
 def open() -> Dataset:
@@ -112,9 +113,9 @@ def _documents(root: Path, path: str) -> Iterator[str]:
     """The prose of a module, if it has some, then its source."""
     try:
         source = (root / path).read_bytes().decode("utf-8")
-        with warnings.catch_warnings():
+        with PARSING, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old escape sequences in the library are not ours to report
-            tree = _parsed(source)
+            tree = ast.parse(source)
     except (UnicodeDecodeError, SyntaxError):
         return  # a few files are written in another encoding on purpose
     except OSError as error:
@@ -126,14 +127,6 @@ def _documents(root: Path, path: str) -> Iterator[str]:
     if len(prose) >= MIN_PROSE_CHARS:
         yield prose
     yield source
-
-
-def _parsed(source: str) -> ast.Module:
-    """The tree of a source; read again if another thread was parsing too, which confuses CPython 3.11 (gh-106905)."""
-    for _ in range(PARSES - 1):
-        with suppress(SystemError):
-            return ast.parse(source)
-    return ast.parse(source)
 
 
 def _topics(tree: ast.Module) -> Iterator[str]:
