@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Path as InPath
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from melete.actions.trace import action_text, succeeded
 from melete.api import paging, traces
@@ -70,19 +70,10 @@ class EpisodeAsked(Asked):
     )
 
 
-class StepAsked(BaseModel):
+class StepAsked(Asked):
     """Which steps."""
 
-    model_config = ConfigDict(extra="forbid")
-
     limit: int = Field(100, ge=1, le=MOST_STEPS, description="Steps at most.")
-    cursor: str | None = Field(
-        None,
-        max_length=2_000,
-        pattern=r"^[A-Za-z0-9_-]+$",
-        description="next_cursor of the answer before.",
-        examples=["WyIyYzRhYjYxMGYxZDgiLCA1MF0"],
-    )
 
 
 def listed(folder: Path, asked: EpisodeAsked, *, of: str) -> EpisodePage:
