@@ -75,7 +75,9 @@ def rows(app: Top, name: str) -> list[list[str]]:
 
 def log(app: Top) -> str:
     """The log as it is shown."""
-    return "\n".join(line.text for line in app.screen_stack[0].query_one("#log", RichLog).lines)
+    return "\n".join(
+        line.text for pane in app.screen_stack[0].query("#log").results(RichLog) for line in pane.lines
+    )
 
 
 def test_dashboard_shows_runs_jobs_the_machine_a_curve_and_a_log(url: str) -> None:
@@ -124,6 +126,18 @@ def test_key_shows_the_next_figure(url: str) -> None:
         await until(pilot, lambda: app.curve.key == "reward" and len(app.curve.values) == 5)
         await pilot.press("M")
         await until(pilot, lambda: app.curve.key == "loss" and app.curve.values)
+
+    played(url, play)
+
+
+@pytest.mark.slow
+def test_event_that_comes_while_the_screen_is_taken_down_does_no_harm(url: str) -> None:
+    async def play(app: Top, pilot: Pilot[None]) -> None:
+        table = app.query_one("#runs", DataTable)
+        await app.query("#tables, #detail").remove()
+        app.post_message(DataTable.RowHighlighted(table, 0, next(iter(table.rows))))
+        await pilot.pause()
+        assert app.is_running and not log(app)
 
     played(url, play)
 

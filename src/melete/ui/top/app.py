@@ -8,7 +8,7 @@ goes through the API, with the rights of the token.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from rich.text import Text
@@ -84,23 +84,29 @@ class Top(App[None]):
         self._curve, self._curve_of = picture.Curve(), ""
         self._trouble: dict[str, str] = {}
         self._changed = True
+        # Held, not asked for: an event may still come while the screen is being taken down.
+        self._head = Static(id="head")
+        self._tables = {kind: DataTable[Text](id=kind, cursor_type="row") for kind in ("runs", "jobs")}
+        self._chart = PlotextPlot(id="chart")
+        self._log_pane = RichLog(id="log", max_lines=picture.LOG_LINES, wrap=True, markup=False)
+        self._filter = Input(placeholder="part of a name, a process, a state", id="filter")
 
     def compose(self) -> ComposeResult:
         """See Textual."""
-        yield Static(id="head")
+        yield self._head
         with Container(id="tables"):
-            yield DataTable[Text](id="runs", cursor_type="row")
-            yield DataTable[Text](id="jobs", cursor_type="row")
+            yield from self._tables.values()
         with Container(id="detail"):
-            yield PlotextPlot(id="chart")
-            yield RichLog(id="log", max_lines=picture.LOG_LINES, wrap=True, markup=False)
-        yield Input(placeholder="part of a name, a process, a state", id="filter")
+            yield self._chart
+            yield self._log_pane
+        yield self._filter
         yield Footer()
 
     def on_mount(self) -> None:
         """Begins to watch."""
-        self._table("runs").border_title, self._table("jobs").border_title = "Runs", "Jobs"
-        self._table("runs").focus()  # an Input that is hidden would take the keys
+        for kind, table in self._tables.items():
+            table.border_title = kind.capitalize()
+        self._tables["runs"].focus()  # an Input that is hidden would take the keys
         self.run_worker(self._wire.run(), exit_on_error=True)
         self.set_interval(PERIOD_S, self._draw)
         self.call_after_refresh(self._draw)
@@ -121,8 +127,8 @@ class Top(App[None]):
     @property
     def chosen(self) -> tuple[str, str | None]:
         """What the detail shows: `runs` or `jobs`, and the id; None if there is nothing."""
-        kind = "jobs" if self._table("jobs").has_focus else "runs"
-        table = self._table(kind)
+        kind = "jobs" if self._tables["jobs"].has_focus else "runs"
+        table = self._tables[kind]
         if not table.row_count:
             return kind, None
         return kind, table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
@@ -155,8 +161,7 @@ class Top(App[None]):
         topics = [STATUS, RUNS, JOBS]
         if ref is not None:
             topics.append(f"/api/v1/{kind}/{ref}/log")
-        log = self.query_one("#log", RichLog)
-        log.border_title = picture.shown(f"Log of {ref}" if ref else "Log")
+        self._log_pane.border_title = picture.shown(f"Log of {ref}" if ref else "Log")
         run = self.chosen_run
         if run is not None:
             topics.append(f"/api/v1/runs/{run}/metrics")
@@ -196,7 +201,7 @@ class Top(App[None]):
         self._answers = {name: answer for name, answer in self._answers.items() if name in kept}
 
     def _add_lines(self, payload: Any, trouble: str | None) -> None:
-        log = self.query_one("#log", RichLog)
+        log = self._log_pane
         if trouble is not None:
             log.clear()
             log.write(Text(trouble, "red"))
@@ -232,11 +237,11 @@ class Top(App[None]):
         if status:
             counts = ", ".join(f"{count} {state}" for state, count in sorted(status["jobs"].items()))
             line.append(f"\n{picture.machine(status)}   jobs: {counts or 'none'}")
-        self.query_one("#head", Static).update(line)
+        self._head.update(line)
 
     def _fill(self, name: str, columns: tuple[picture.Column, ...], rows: dict[str, dict[str, str]]) -> None:
         """Brings a table up to date: cells that changed, or all of it where its rows or columns are others."""
-        table = self._table(name)
+        table = self._tables[name]
         chosen = picture.fitting(columns, table.size.width - 2)
         if [key.value for key in table.columns] != [column.name for column in chosen]:
             table.clear(columns=True)
@@ -261,7 +266,7 @@ class Top(App[None]):
                     table.update_cell(key, column.name, cell)
 
     def _draw_chart(self) -> None:
-        chart = self.query_one("#chart", PlotextPlot)
+        chart = self._chart
         steps, values = self._curve.points(chart.size.width)
         chart.border_title = picture.shown(
             f"{self._curve.key} of {self.chosen_run}" if self._curve.key else "Curve"
@@ -283,7 +288,7 @@ class Top(App[None]):
 
     def _look_at_it(self) -> None:
         self._changed = True
-        self.query_one("#log", RichLog).clear()
+        self._log_pane.clear()
 
     def action_figure(self, by: int) -> None:
         """Shows another figure of the run."""
@@ -294,13 +299,12 @@ class Top(App[None]):
 
     def action_filter(self) -> None:
         """Opens the filter."""
-        entry = self.query_one("#filter", Input)
-        entry.add_class("-open")
-        entry.focus()
+        self._filter.add_class("-open")
+        self._filter.focus()
 
     def action_unfilter(self) -> None:
         """Shows everything again."""
-        self.query_one("#filter", Input).value = ""
+        self._filter.value = ""
         self._close_filter()
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -312,8 +316,8 @@ class Top(App[None]):
         self._close_filter()
 
     def _close_filter(self) -> None:
-        self.query_one("#filter", Input).remove_class("-open")
-        self._table("runs").focus()
+        self._filter.remove_class("-open")
+        self._tables["runs"].focus()
 
     def action_theme(self) -> None:
         """Dark or light."""
@@ -367,9 +371,6 @@ class Top(App[None]):
             self.notify(picture.shown(str(error)), severity="error", timeout=10)
         else:
             self.notify(f"{DOES[what]}: {name}")
-
-    def _table(self, name: str) -> DataTable[Text]:
-        return cast(DataTable[Text], self.query_one(f"#{name}", DataTable))
 
 
 def _cell(column: str, cells: dict[str, str]) -> Text:
