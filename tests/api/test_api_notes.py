@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from melete.api.app import create_app
 from melete.jobs.execute import Options, execute
 from melete.records import RunRecord, RunState
-from melete.runs import folder
+from melete.runs import folder, headway
 from melete.settings import Settings
 from melete.store import index
 from runs_at_hand import fill_queue
@@ -149,7 +149,8 @@ def test_run_in_a_terminal_stops_with_its_checkpoint(home: Settings) -> None:
         answer = client.post(f"/runs/{path.name}/stop")
         assert (answer.status_code, answer.json()) == (202, {"run": path.name, "state": "stopping"})
         child.wait(60)
-        assert client.get(f"/runs/{path.name}").json()["state"] == "stopped"
+        run = client.get(f"/runs/{path.name}").json()
+        assert (run["state"], run["stopping"]) == ("stopped", False)
         again = client.post(f"/runs/{path.name}/stop")
         assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")
         assert "stopped: there is nothing to stop" in again.text
@@ -162,6 +163,13 @@ def recorded(lab: Settings, **values: object) -> str:
     folder_beat = path / folder.HEARTBEAT
     folder_beat.touch()
     return path.name
+
+
+def test_run_that_was_asked_to_end_says_so_until_it_has_ended(client: TestClient, lab: Settings) -> None:
+    run = recorded(lab, host="elsewhere")
+    assert client.get(f"/runs/{run}").json()["stopping"] is False
+    headway.ending(lab.runs / run, True)
+    assert client.get(f"/runs/{run}").json()["stopping"] is True
 
 
 def test_run_of_another_host_or_of_a_process_that_is_another_one_gets_no_signal(

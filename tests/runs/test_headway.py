@@ -43,6 +43,13 @@ def test_figures_of_the_same_millisecond_leave_no_negative_time(tmp_path: Path) 
     assert found == headway.Headway("steps", 4, 8, 0.0)
 
 
+def test_run_that_was_asked_to_stop_says_so_in_its_folder(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert not headway.is_ending(tmp_path)
+    run.stop()
+    assert headway.is_ending(tmp_path)
+
+
 @pytest.mark.parametrize("text", [None, "", "[]", '{"what": "steps", "start": "x"}'])
 def test_folder_that_does_not_tell_is_none(tmp_path: Path, text: str | None) -> None:
     if text is not None:

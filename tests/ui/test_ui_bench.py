@@ -128,6 +128,7 @@ def test_experiments_and_sessions_lead_to_each_other(site: TestClient) -> None:
     (path,) = set(re.findall(r'href="(/bench/experiments/trial%40[^"]+)"', bench))
     experiment = page(site, path)
     assert "12 finalised" in bench
+    assert f'data-href="{path}"' in page(site, "/parts/palette?q=trial")
     (session, *_) = re.findall(r'href="(/bench/sessions/s-[^"]+)"', experiment)
     shown = page(site, session)
     assert shown.count('href="/bench/requests/') == REQUESTS_PER_SESSION

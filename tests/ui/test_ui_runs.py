@@ -299,7 +299,7 @@ def test_head_of_a_run_that_ended_early_tells_its_last_step() -> None:
         "ended_s": 2.0,
         "config": {"steps": 1000},
     }
-    run |= {"derived": [], "limit_batches": None, "resumed": 0, "id": "a"}
+    run |= {"derived": [], "limit_batches": None, "progress": None, "id": "a"}
     assert runs._head(run)["step"] == 82
     assert runs._head(run | {"last": {"step": 999}})["step"] == 1000
 

@@ -71,6 +71,7 @@ class RunDetail(BaseModel):
     derived: list[Derived]
     result: dict[str, Any]
     seconds: dict[str, float] = Field(description="Where the time went.")
+    stopping: bool = Field(description="It was asked to save a checkpoint and to end, and has not ended yet.")
     progress: Progress | None = Field(description="Of a run that is running; null where it does not say.")
     last: dict[str, Any] = Field(description="Last value of each figure, from the end of the metrics.")
     provenance: dict[str, Any] | None = Field(

@@ -27,7 +27,7 @@ from melete.jobs.plan import derived, pin
 from melete.jobs.signals import stop_signals
 from melete.records import RunRecord, RunState, move
 from melete.runs import folder as folders
-from melete.runs import provenance, report
+from melete.runs import headway, provenance, report
 from melete.runs.heartbeat import beating
 from melete.runs.process import ProcessConfig, parse_config
 from melete.runs.run import Run
@@ -171,6 +171,7 @@ def _begin(path: Path | None, record: RunRecord, run: Run) -> None:
         record.error = None
         if record.state is not RunState.QUEUED:
             record.state = move(record.state, RunState.QUEUED)
+    headway.ending(path, False)
     record.started_s, record.ended_s = time.time(), None
     record.pid, record.host = os.getpid(), socket.gethostname()
     record.pid_started_s = folders.process_start_s(os.getpid())

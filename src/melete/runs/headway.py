@@ -1,4 +1,5 @@
-"""How far a run is: the loop that it walks is written down once when it begins, its steps are read off the figures.
+"""How far a run is: the loop that it walks is written down once when it begins, its steps are read off the figures;
+that it was asked to end is a file too.
 
 So a reader in another process knows progress and time left without the run writing more with each step.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = "progress.json"
+ENDING = "ending"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,20 @@ def begin(folder: Path, what: str, start: int, total: int) -> None:
     with suppress(OSError):
         told = {"what": what, "start": start, "total": total, "began_s": time.time()}
         (folder / FILE).write_text(json.dumps(told), encoding="utf-8")
+
+
+def ending(folder: Path, asked: bool) -> None:
+    """Writes down whether a run was asked to save and to end; a folder that cannot be written does not hinder it."""
+    with suppress(OSError):
+        if asked:
+            (folder / ENDING).touch()
+        else:
+            (folder / ENDING).unlink(missing_ok=True)
+
+
+def is_ending(folder: Path) -> bool:
+    """Whether a run that is on was asked to save and to end."""
+    return (folder / ENDING).exists()
 
 
 def read(folder: Path, last: dict[str, Any]) -> Headway | None:

@@ -80,6 +80,8 @@ class Run:
     def stop(self) -> None:
         """Asks the run to stop after this step."""
         self._stop_requested = True
+        if self.folder is not None:
+            headway.ending(self.folder, True)
 
     def say(self, text: str = "") -> None:
         """Prints a line and keeps it in `log.txt`.

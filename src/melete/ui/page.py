@@ -34,6 +34,7 @@ class Page:
         commands: what the palette offers to do here.
         finds: a list of the API, such as `/runs`, whose things the palette finds by id and name; each is shown at
             `path/ID`, by its `id`, or by its `name` where it has none.
+        finds_at: where they are shown, if not below `path`.
     """
 
     title: str
@@ -44,3 +45,4 @@ class Page:
     summary: str = ""
     commands: tuple[Command, ...] = ()
     finds: str | None = None
+    finds_at: str | None = None

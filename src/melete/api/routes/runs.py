@@ -65,6 +65,7 @@ def routes(store: Store) -> APIRouter:
             "config": config if isinstance(config, dict) else None,
             "derived": plan if isinstance(plan, list) else [],
             "last": last,
+            "stopping": running and headway.is_ending(path),
             "progress": vars(far) if running and (far := headway.read(path, last)) else None,
             "provenance": provenance.read(path),
             "note": here.text_of(path / "note.md"),

@@ -29,6 +29,8 @@ PAGE = Page(
     key="b",
     summary="Experiments, live sessions, requests, comparisons.",
     commands=(Command("Compare variants", "/bench/compare", "Paired differences with intervals."),),
+    finds="/experiments",
+    finds_at="/bench/experiments",
 )
 KINDS = ("variants", "harness-profiles", "providers", "task-cards", "experiments")
 LIVE = ("live", "created")

@@ -113,7 +113,7 @@ def routes(ui: Ui) -> APIRouter:
             await ui.send(request, "POST", f"/jobs/{run['job']}/stop")
         if "hx-request" not in request.headers:
             return RedirectResponse(f"/runs/{quote(run_id)}", 303)
-        answer = ui.part(request, "runs/_head.html", run=run, head={**_head(run), "stopping": True})
+        answer = ui.part(request, "runs/_head.html", run={**run, "stopping": True}, head=_head(run))
         answer.headers["HX-Trigger"] = json.dumps({"toast": f"{called(run)} saves a checkpoint and ends."})
         return answer
 
@@ -154,25 +154,21 @@ def called(run: dict[str, Any]) -> str:
 
 def _head(run: dict[str, Any]) -> dict[str, Any]:
     """How far a run is: step, total, throughput, time left, what continues it."""
-    last, running = run["last"], run["state"] == "running"
+    last = run["last"]
     step, total = last.get("step"), _total(run)
     ended = run["state"] == "succeeded" and total is not None and step == total - 1
-    begun_s, now_s = run["started_s"], time.time()
+    begun_s, progress = run["started_s"], run["progress"] or {}
     done = None if step is None or not total else min(1.0, step / total)
-    left_s = last.get("left_s")
-    if running and left_s is None and done and begun_s and not run["resumed"]:
-        left_s = (now_s - begun_s) / done * (1 - done)
     return {
         "step": total if ended else step,
         "total": total,
         "done": 1.0 if run["state"] == "succeeded" else done,
-        "left_s": left_s if running else None,
-        "took_s": ((run["ended_s"] or now_s) - begun_s) if begun_s else None,
+        "left_s": progress.get("left_s"),
+        "took_s": ((run["ended_s"] or time.time()) - begun_s) if begun_s else None,
         "rate": next(((key, value) for key, value in last.items() if key.endswith("_per_s") and value), None),
         "resume": f"melete runs resume {run['id']}"
         if run["state"] in ("stopped", "failed", "lost")
         else None,
-        "stopping": False,
     }
 
 

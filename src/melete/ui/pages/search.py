@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -116,4 +117,4 @@ def _thing(page: Page, row: dict[str, Any]) -> Found:
     key = _key(row)
     notes = (row.get("process") or row.get("kind"), row.get("state"), key if row.get("name") != key else None)
     note = " · ".join(str(one) for one in notes if one)
-    return Found(str(row.get("name") or key), note, f"{page.path}/{key}", page.icon)
+    return Found(str(row.get("name") or key), note, f"{page.finds_at or page.path}/{quote(key)}", page.icon)
