@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import subprocess
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melete.errors import RunStateError, StorageError, UnknownNameError
+from melete.errors import DiskFullError, RunStateError, StorageError, UnknownNameError
 from melete.records import MOVES, RunRecord, RunState, move
 from melete.runs import folder, heartbeat
 from melete.runs.heartbeat import beating
@@ -153,3 +155,15 @@ def test_first_beat_of_a_run_comes_soon_after_its_start(home: Settings) -> None:
     noted = threading.Event()
     with beating(path, noted.set):
         assert noted.wait(heartbeat.BEAT_EVERY_S / 2)
+
+
+def test_run_on_a_disk_without_room_for_a_folder_says_that_it_is_full(
+    small_disk: Callable[[int], Path],
+) -> None:
+    disk = small_disk(1_000_000)
+    subprocess.run(["mount", "-o", "remount,nr_inodes=2", str(disk)], check=True)
+    settings = Settings(home=disk, data=None, database="sqlite://")
+    (disk / "runs").mkdir()
+    with pytest.raises(DiskFullError, match="The disk is full") as caught:
+        folder.create(settings, "trial.count")
+    assert "Free some space" in str(caught.value)

@@ -7,11 +7,14 @@ import re
 import tracemalloc
 from pathlib import Path
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from access_at_hand import HERE, SAME, Clock, Door, bearer
+from live_at_hand import served
+from melete.api.alone import gated
 from melete.serve.asked import same_site
 from melete.serve.backoff import LONGEST_S, MOST_ADDRESSES, Failures
 from melete.serve.keyring import Keyring
@@ -44,6 +47,16 @@ def test_free_lab_lets_this_machine_in_as_admin(free: Door) -> None:
 
 def test_free_lab_lets_a_program_without_origin_change_things(free: Door) -> None:
     assert free.client().post("/jobs").status_code == 200
+
+
+def test_whether_something_is_there_can_be_asked_without_getting_it(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    with served(gated(settings), settings) as url, httpx.Client(base_url=url) as client:
+        for path in ("/", "/chat", "/api/v1/runs", "/health"):
+            asked = client.head(path)
+            assert (asked.status_code, asked.content) == (200, b""), path
+            assert asked.headers["content-type"] == client.get(path).headers["content-type"]
+        assert client.head("/runs/20261120-000000-none-0000").status_code == 404
 
 
 @pytest.mark.parametrize("address", [FAR, "10.0.0.2", "2001:db8::1"])

@@ -316,6 +316,23 @@ def test_lineage_stands_behind_what_it_was_made_of() -> None:
     assert len(plain.paths) == 3
 
 
+def test_edge_over_several_columns_passes_behind_no_node() -> None:
+    names = ("a", "b", "c", "d")
+    nodes = [{"id": name, "kind": "run", "name": name, "label": "", "missing": False} for name in names]
+    pairs = [*itertools.pairwise(names), ("a", "c"), ("a", "d")]
+    drawn = lineage.drawing({"nodes": nodes, "edges": [{"source": a, "target": b} for a, b in pairs]})
+    lanes = [path for path in drawn.paths if "H" in path]
+    assert (len(drawn.paths), len(lanes)) == (
+        7,
+        2,
+    )  # one lane for both edges from a in the column of b, one in that of c
+    for path in lanes:
+        end = path.partition("C")[2].partition("H")[0].split()
+        x, y = int(end[-2]), int(end[-1])
+        assert all(not box.y <= y <= box.y + lineage.HEIGHT for box in drawn.boxes if box.x == x)
+        assert y < drawn.height
+
+
 def test_flat_names_options_by_their_path() -> None:
     assert compare.flat({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
 

@@ -26,6 +26,7 @@ BEAT_LIMIT_S = 60.0
 HEARTBEAT = "heartbeat"
 RESERVE = ".reserve"
 RESERVE_BYTES = 65_536
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def new_folder(parent: Path, word: str) -> tuple[Path, float]:
@@ -48,6 +49,8 @@ def new_folder(parent: Path, word: str) -> tuple[Path, float]:
         except FileExistsError:
             continue
         except OSError as error:
+            if error.errno in FULL:
+                raise storage_error(folder, error) from error
             raise StorageError(
                 f"Cannot make the folder {folder} ({error.strerror}).",
                 next_step="Set MELETE_HOME to a folder that can be written.",
@@ -136,7 +139,7 @@ def release(folder: Path) -> None:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """A `StorageError` that says what could not be written and why."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno not in FULL:
         return StorageError(f"Cannot write ({error.strerror}): {path.name} was not written in {path.parent}.")
     of_run = path.parent.parent.name == "runs"
     then = f"continue with: melete runs resume {path.parent.name}" if of_run else "try again."

@@ -1,14 +1,16 @@
 """Lineage as a drawing: nodes in columns from data to deployment, edges as curves; plain numbers for an SVG.
 
 A node stands one column behind the last of those it was made of, and in its column near the middle of them; one that
-was made of nothing stands right before the first that was made of it. A drawing has at most `MOST_NODES`; what is left
-out is counted.
+was made of nothing stands right before the first that was made of it. What leads on to further columns has a lane of
+its own in each column between, one for all edges from a node, so that no edge passes behind a node. A drawing has at
+most `MOST_NODES`; what is left out is counted.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,8 @@ MOST_CHARACTERS = 22
 WIDTH, HEIGHT = 168, 52
 GAP_X, GAP_Y = 44, 18
 DATE = re.compile(r"^\d{8}-\d{6}-")
+Point = tuple[str, int]
+"""A node in its column, or a lane that its edges have in a later one."""
 
 
 @dataclass(frozen=True)
@@ -60,28 +64,51 @@ def drawing(graph: dict[str, Any]) -> Drawing:
     for edge in graph["edges"]:
         if edge["source"] in nodes and edge["target"] in nodes:
             made_of[edge["target"]].append(edge["source"])
-    columns: dict[int, list[str]] = defaultdict(list)
-    for name, column in _columns(nodes, made_of).items():
-        columns[column].append(name)
-    places: dict[str, tuple[int, int]] = {}
+    of_column = _columns(nodes, made_of)
+    leads_from = _with_lanes(made_of, of_column)
+    columns: dict[int, list[Point]] = defaultdict(list)
+    for point in dict.fromkeys([*((name, column) for name, column in of_column.items()), *leads_from]):
+        columns[point[1]].append(point)
+    places: dict[Point, tuple[int, int]] = {}
+    height = 0
     for column in sorted(columns):
-        rows = {name: _middle(made_of[name], places) for name in columns[column]}
-        for row, name in enumerate(sorted(rows, key=lambda one: rows[one])):
-            places[name] = (column * (WIDTH + GAP_X), row * (HEIGHT + GAP_Y))
+        below = 0
+        rows = {point: _middle(leads_from.get(point, ()), places) for point in columns[column]}
+        for point in sorted(rows, key=lambda one: rows[one]):
+            tall = HEIGHT if of_column[point[0]] == column else 0
+            places[point] = (column * (WIDTH + GAP_X) + 1, below + tall // 2 + 1)
+            below += tall + GAP_Y
+        height = max(height, below - GAP_Y)
     boxes = [
-        Box(nodes[name], _short(nodes[name]["name"]), x + 1, y + 1, _href(nodes[name]))
-        for name, (x, y) in places.items()
+        Box(nodes[name], _short(nodes[name]["name"]), x, y - HEIGHT // 2, _href(nodes[name]))
+        for (name, column), (x, y) in places.items()
+        if of_column[name] == column
     ]
     paths = [
-        _path(places[source], places[target]) for target, sources in made_of.items() for source in sources
+        _path(places[source], places[target], lane=of_column[target[0]] != target[1])
+        for target, sources in leads_from.items()
+        for source in sources
     ]
     return Drawing(
         boxes,
         paths,
-        width=max((x for x, _ in places.values()), default=0) + WIDTH + 2,
-        height=max((y for _, y in places.values()), default=0) + HEIGHT + 2,
+        width=max((x for x, _ in places.values()), default=0) + WIDTH + 1,
+        height=height + 2,
         left_out=len(graph["nodes"]) - len(nodes),
     )
+
+
+def _with_lanes(made_of: dict[str, list[str]], of_column: dict[str, int]) -> dict[Point, list[Point]]:
+    """What each point is drawn from: an edge over several columns goes from lane to lane of its source."""
+    leads_from: dict[Point, dict[Point, None]] = defaultdict(dict)
+    for target, sources in made_of.items():
+        for source in sources:
+            before = (source, of_column[source])
+            for column in range(of_column[source] + 1, of_column[target]):
+                leads_from[source, column][before] = None
+                before = (source, column)
+            leads_from[target, of_column[target]][before] = None
+    return {point: list(before) for point, before in leads_from.items()}
 
 
 def _columns(nodes: dict[str, Any], made_of: dict[str, list[str]]) -> dict[str, int]:
@@ -104,16 +131,17 @@ def _columns(nodes: dict[str, Any], made_of: dict[str, list[str]]) -> dict[str, 
     return columns | {name: max(0, column) for name, column in beginnings.items()}
 
 
-def _middle(sources: list[str], places: dict[str, tuple[int, int]]) -> float:
+def _middle(sources: Sequence[Point], places: dict[Point, tuple[int, int]]) -> float:
     rows = [places[source][1] for source in sources if source in places]
     return sum(rows) / len(rows) if rows else 0.0
 
 
-def _path(source: tuple[int, int], target: tuple[int, int]) -> str:
-    x, y = source[0] + WIDTH + 1, source[1] + HEIGHT // 2
-    to_x, to_y = target[0] + 1, target[1] + HEIGHT // 2
+def _path(source: tuple[int, int], target: tuple[int, int], *, lane: bool) -> str:
+    """From the right of one point to the left of another; to its right, if that is a lane."""
+    (x, y), (to_x, to_y) = (source[0] + WIDTH, source[1]), target
     bend = max(20, (to_x - x) // 2)
-    return f"M{x} {y}C{x + bend} {y} {to_x - bend} {to_y} {to_x} {to_y}"
+    along = f"H{to_x + WIDTH}" if lane else ""
+    return f"M{x} {y}C{x + bend} {y} {to_x - bend} {to_y} {to_x} {to_y}{along}"
 
 
 def _short(name: str) -> str:
