@@ -156,14 +156,15 @@ def install_python(env: Environment) -> None:
 
 
 def install(env: Environment, *arguments: str, lax: bool = False) -> None:
-    """Installs with uv, or with the environment's own pip."""
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    """Installs with uv, or with the environment's own pip where uv is not there or cannot."""
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
     if uv and not lax:
-        tool, settings = [uv, "pip", "install", "--python", str(env.python)], pip_settings_for_uv()
-    else:
-        tool, settings = [str(env.python), "-m", "pip", "install"], {}
-        tool += ["--ignore-requires-python"] if lax else []
-    run(*tool, "--quiet", *arguments, **settings)
+        command = [uv, "pip", "install", "--python", str(env.python), "--quiet", *arguments]
+        if subprocess.run(command, env={**os.environ, **pip_settings_for_uv()}, check=False).returncode == 0:
+            return
+        print(f"{env.name}: uv could not install it; pip tries.", flush=True)
+    python_pip = [str(env.python), "-m", "pip", "install"]
+    run(*python_pip, *(["--ignore-requires-python"] if lax else []), "--quiet", *arguments)
 
 
 def pip_settings_for_uv() -> dict[str, str]:
@@ -171,9 +172,11 @@ def pip_settings_for_uv() -> dict[str, str]:
     told = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
-    settings: dict[str, str] = {}
+    # As pip does: the version counts, not which index has it.
+    settings = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
     for pip, uv in (
         ("index-url", "UV_DEFAULT_INDEX"),
+        ("extra-index-url", "UV_INDEX"),
         ("find-links", "UV_FIND_LINKS"),
         ("cert", "SSL_CERT_FILE"),
     ):
@@ -209,9 +212,9 @@ def version(python: str) -> str:
     return str(json.loads(told.stdout)) if told.returncode == 0 else ""
 
 
-def run(*command: str, **settings: str) -> None:
-    """Runs a command with further environment variables, or ends with its exit code."""
-    done = subprocess.run(command, env={**os.environ, **settings}, check=False)
+def run(*command: str) -> None:
+    """Runs a command, or ends with its exit code."""
+    done = subprocess.run(command, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command[:4])} … failed with exit code {done.returncode}.")
 
