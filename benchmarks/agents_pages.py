@@ -136,7 +136,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
-        settings = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+        settings = Settings.of(home)
         api_pages.fill(settings, args.requests)
         run = fill_run(settings, args.episodes)
         found = asyncio.run(measure(settings, run, max(1, args.requests // 50), args.rounds))

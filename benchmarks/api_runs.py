@@ -266,7 +266,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
-        settings = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+        settings = Settings.of(home)
         known = fill(settings, args.runs, args.steps)
         first = first_look(settings.runs / known[-1])
         gc.collect()

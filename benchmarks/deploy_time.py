@@ -86,7 +86,7 @@ def main() -> None:
     times: dict[str, list[tuple[float, float]]] = {"new weights": [], "weights at hand": [], "rollback": []}
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
-        settings = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+        settings = Settings.of(home)
         lm = echo.load()
         slow = ServedModel("echo", lm, echo.EchoEngine(lm, interval_s=0.002), models.ECHO)
         served = {"echo": slow}

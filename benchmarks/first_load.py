@@ -107,7 +107,7 @@ def main() -> None:
         raise SystemExit("Chromium is not installed.")
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as play:
         home = Path(scratch)
-        settings = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+        settings = Settings.of(home)
         run = new_run(settings)
         (run / "metrics.jsonl").write_text("".join(row(step) for step in range(POINTS)))
         server = Server(home)

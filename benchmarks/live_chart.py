@@ -139,7 +139,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as play:
         home = Path(scratch)
-        settings = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+        settings = Settings.of(home)
         server = Server(home)
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         try:

@@ -207,7 +207,7 @@ def one_round(clients: int, seconds: float, *, browsers: bool = False) -> dict[s
     """A fresh home, run and server, and the figures."""
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
-        settings = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+        settings = Settings.of(home)
         run, record = folder.create(settings, "llm.pretrain", name="watched")
         folder.set_state(run, record, RunState.RUNNING)
         (run / "metrics.jsonl").write_text("".join(row(step) for step in range(BEFORE)))

@@ -96,7 +96,7 @@ def serving(home: Path | None) -> Iterator[str]:
         if home is not None:
             shutil.copytree(home, mine)
         mine.mkdir(exist_ok=True)
-        settings = Settings(home=mine, data=None, database=f"sqlite:///{mine / 'melete.db'}", token=None)
+        settings = Settings.of(mine)
         lab = Lab(settings) if home is None else Lab(settings, program=("-m", "melete"))
         if home is None:
             import melete_trial  # noqa: F401  the tests' own process, which the small lab runs

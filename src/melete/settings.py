@@ -37,6 +37,11 @@ class Settings:
     bench_folder: Path | None = None
     litellm: Path | None = None
 
+    @classmethod
+    def of(cls, home: Path, token: str | None = None) -> Settings:
+        """Settings of a home folder by itself: its database lies in it, and no other data is known."""
+        return cls(home, data=None, database=f"sqlite:///{home / 'melete.db'}", token=token)
+
     @property
     def runs(self) -> Path:
         """Folder that holds one folder per run."""

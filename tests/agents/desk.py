@@ -11,7 +11,6 @@ from melete.agents.hub import PolicyRef
 from melete.agents.scenario import Criterion, Policy, Scenario, Task, World
 from melete.serve import echo, models
 from melete.serve.models import ServedModel
-from melete.settings import Settings
 
 LINES = ('please\ncall look {"ticket":"T1"}', 'then\ncall close {"ticket":"T1","hours":2}', "thanks")
 """What the person of `task()` says, one line after each message of the agent."""
@@ -103,8 +102,3 @@ def echo_model() -> ServedModel:
 def policy_at(url: str, model: str, **sampling: Any) -> PolicyRef:
     """A policy of a server."""
     return PolicyRef(f"{url}/v1", model, 0, "", sampling)
-
-
-def settings_in(folder: Any, token: str | None = None) -> Settings:
-    """Settings of a home folder."""
-    return Settings(home=folder, data=None, database=f"sqlite:///{folder / 'melete.db'}", token=token)

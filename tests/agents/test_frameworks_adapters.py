@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from agents.desk import Desk, echo_model, policy_at, settings_in, task
+from agents.desk import Desk, echo_model, policy_at, task
 from llm.tiny import own_checkpoint
 from melete.actions.tools import Tool, ToolSet
 from melete.agents import frameworks
@@ -27,6 +27,7 @@ from melete.llm.engine import Engine, Sampling
 from melete.serve import models
 from melete.serve.recording import Recorder, turn_seed
 from melete.serve.server import Server
+from melete.settings import Settings
 
 WRONG = (
     'please\ncall nosuch {"a":1}',
@@ -94,7 +95,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def practice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Recorder]]:
     home = tmp_path_factory.mktemp("home")
     checkpoint = own_checkpoint(tmp_path_factory.mktemp("runs") / "tiny", context=512)
-    settings = settings_in(home)
+    settings = Settings.of(home)
     served = {"echo": echo_model(), **models.load_all([f"tiny={checkpoint}"], settings, device="cpu")}
     recorder = Recorder()
     with Server(served, settings, recorder=recorder) as server:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from agents.desk import LINES, Desk, echo_model, policy_at, settings_in, task
+from agents.desk import LINES, Desk, echo_model, policy_at, task
 from melete.agents import frameworks
 from melete.agents.environment import Environment
 from melete.agents.hub import Episode, PolicyRef
@@ -18,13 +18,14 @@ from melete.agents.player import Agent, EpisodeOver, Session, play
 from melete.errors import MissingExtraError, ScenarioError, UnknownNameError
 from melete.serve.recording import Recorder
 from melete.serve.server import Server
+from melete.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def practice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Recorder]]:
     recorder = Recorder()
     home = tmp_path_factory.mktemp("home")
-    with Server({"echo": echo_model()}, settings_in(home, token="secret"), recorder=recorder) as server:
+    with Server({"echo": echo_model()}, Settings.of(home, token="secret"), recorder=recorder) as server:
         yield server, recorder
 
 

@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 
-from agents.desk import echo_model, settings_in, task
+from agents.desk import echo_model, task
 from agents.hubs_at_hand import all_of, echo_setup, need, opened
 from melete.actions import trace
 from melete.agents import frameworks
@@ -26,6 +26,7 @@ from melete.agents.player import Session
 from melete.errors import ConfigError, HubError
 from melete.serve.recording import Recorder
 from melete.serve.server import Server
+from melete.settings import Settings
 
 NAMES = ["agentlightning", pytest.param("agentlightning03", marks=pytest.mark.slow)]
 BOTH = pytest.mark.parametrize("name", NAMES)
@@ -179,7 +180,7 @@ def test_address_without_a_server_is_one_clear_error() -> None:
 @pytest.fixture
 def relay(tmp_path: Path) -> Iterator[Relay]:
     """A relay in front of the echo model, whose server asks for a token."""
-    with Server({"echo": echo_model()}, settings_in(tmp_path, token="secret")) as server:
+    with Server({"echo": echo_model()}, Settings.of(tmp_path, token="secret")) as server:
         made = Relay(lambda _: f"{server.url}/v1", api_key="secret", version=lambda: 7)
         yield made
         made.stop()

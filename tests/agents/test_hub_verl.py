@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from agents.desk import echo_model, settings_in, task
+from agents.desk import echo_model, task
 from agents.hubs_at_hand import need_environment
 from melete.agents import verl
 from melete.agents.hubs._child import Child, python_of
@@ -22,6 +22,7 @@ from melete.errors import ConfigError, HubError
 from melete.runs.process import parse_config
 from melete.runs.run import Run
 from melete.serve.server import Server
+from melete.settings import Settings
 
 SMALL = {"steps": 8, "problems": 16, "group": 8, "pool": 3, "held_out": 2, "gpus": 8}
 
@@ -141,7 +142,7 @@ def test_worker_plays_what_another_client_submits(tmp_path: Path, monkeypatch: p
             over.append(error)
 
     with (
-        Server({"echo": echo_model()}, settings_in(tmp_path)) as server,
+        Server({"echo": echo_model()}, Settings.of(tmp_path)) as server,
         httpx.Client(base_url=url, headers={"Authorization": "Bearer secret"}) as trainer,
     ):
         model = {"model": "echo", "endpoint": f"{server.url}/v1", "version": 4}

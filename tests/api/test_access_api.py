@@ -39,8 +39,7 @@ FILLED = "aaaa"
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of an empty home whose server asks for a token."""
-    home = tmp_path_factory.mktemp("home")
-    return Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}", token="s3cret")
+    return Settings.of(tmp_path_factory.mktemp("home"), "s3cret")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from runs_at_hand import STEPS, fill_runs
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with two runs in it, behind a token."""
     home = tmp_path_factory.mktemp("client")
-    made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}", token="s3cret")
+    made = Settings.of(home, "s3cret")
     fill_runs(made)
     return made
 

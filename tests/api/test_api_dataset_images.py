@@ -36,7 +36,7 @@ Image = pytest.importorskip("PIL.Image")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with images and episodes."""
     folder = tmp_path_factory.mktemp("pictures")
-    made = Settings(home=folder / "home", data=None, database=f"sqlite:///{folder / 'melete.db'}")
+    made = Settings.of(folder / "home")
     add_pictures(made, folder)
     add_episodes(made, folder)
     return made

@@ -28,8 +28,7 @@ processes:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """An empty home."""
-    home = tmp_path_factory.mktemp("drafts")
-    return Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    return Settings.of(tmp_path_factory.mktemp("drafts"))
 
 
 @pytest.fixture(scope="module")

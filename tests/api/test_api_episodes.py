@@ -28,8 +28,7 @@ BIG = "x" * 10_000_000
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with one run of practice."""
-    home = tmp_path_factory.mktemp("home")
-    return Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    return Settings.of(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ READS = [
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with runs and jobs."""
     home = tmp_path_factory.mktemp("hostile")
-    made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    made = Settings.of(home)
     fill_runs(made)
     fill_queue(made)
     return made
@@ -139,7 +139,7 @@ def test_two_servers_on_one_home_both_answer_and_agree(lab: Settings, client: Te
 
 
 def test_store_of_a_newer_version_is_read_no_more_and_not_written(tmp_path: Path) -> None:
-    lab = Settings(home=tmp_path, data=None, database=f"sqlite:///{tmp_path / 'melete.db'}")
+    lab = Settings.of(tmp_path)
     with database.connect(lab.database) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999_future'"))
     body = {"text": "name: later\nprocesses:\n  - process: trial.count\n"}
@@ -153,7 +153,7 @@ def test_store_of_a_newer_version_is_read_no_more_and_not_written(tmp_path: Path
 
 
 def test_server_that_runs_while_the_store_is_upgraded_submits_nothing_more(tmp_path: Path) -> None:
-    lab = Settings(home=tmp_path, data=None, database=f"sqlite:///{tmp_path / 'melete.db'}")
+    lab = Settings.of(tmp_path)
     body = {"text": "name: later\nprocesses:\n  - process: trial.count\n"}
     with TestClient(create_app(lab), raise_server_exceptions=False) as client:
         assert client.post("/jobs", json=body).status_code == 201

@@ -41,8 +41,7 @@ processes:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """An empty home."""
-    home = tmp_path_factory.mktemp("jobs")
-    return Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    return Settings.of(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def asked(client: TestClient, job: dict[str, Any], what: str, **body: Any) -> An
 
 
 def test_home_without_a_queue_has_no_jobs_and_gets_no_files(tmp_path: Path) -> None:
-    empty = Settings(home=tmp_path, data=None, database=f"sqlite:///{tmp_path / 'melete.db'}")
+    empty = Settings.of(tmp_path)
     with TestClient(create_app(empty)) as client:
         assert client.get("/jobs").json()["data"] == client.get("/workers").json()["data"] == []
         assert client.get("/jobs/latest").status_code == 404

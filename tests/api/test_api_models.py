@@ -31,7 +31,7 @@ class Loaded:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with two runs, of which the first saved checkpoints and is deployed."""
     home = tmp_path_factory.mktemp("models")
-    made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    made = Settings.of(home)
     fill_runs(made)
     return made
 

@@ -27,7 +27,7 @@ from trial_runs import started_run
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with one run."""
     home = tmp_path_factory.mktemp("notes")
-    made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    made = Settings.of(home)
     execute("trial.count", {"steps": 2}, Options(made, name="noted"))
     return made
 
@@ -104,7 +104,7 @@ import melete_trial
 from melete.api.app import create_app
 from melete.settings import Settings
 home = Path(sys.argv[1])
-lab = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+lab = Settings.of(home)
 with TestClient(create_app(lab), raise_server_exceptions=False) as client:
     client.get("/jobs")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -27,7 +27,7 @@ from trial_runs import started_run
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with two runs in it, made once; tests take a copy."""
     home = tmp_path_factory.mktemp("kept") / "home"
-    fill_runs(Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}"))
+    fill_runs(Settings.of(home))
     return home
 
 

@@ -37,7 +37,7 @@ LISTS = [name for name in RESOURCES if name not in ("comparisons", "gateway", "s
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of a home that holds the lab."""
     home = tmp_path_factory.mktemp("home")
-    made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    made = Settings.of(home)
     with database.connect(made.database) as connection:
         fill(connection)
         tokens.make(connection, "shape", "read", by="tests", now_s=time.time())
@@ -241,7 +241,7 @@ def generated(settings: Settings, methods: set[str], examples: int) -> tuple[lis
 def to_write(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home that may be written to."""
     home = tmp_path_factory.mktemp("written")
-    made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    made = Settings.of(home)
     fill_runs(made)
     fill_queue(made)
     return made

@@ -34,8 +34,7 @@ from melete.store import index
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home whose runs the tests make."""
-    home = tmp_path_factory.mktemp("live")
-    return Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    return Settings.of(tmp_path_factory.mktemp("live"))
 
 
 @pytest.fixture(scope="module")

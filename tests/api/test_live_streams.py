@@ -36,8 +36,7 @@ JOB = "name: night\nprocesses:\n  - {process: trial.count, name: one, config: {s
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home whose runs the tests make."""
-    home = tmp_path_factory.mktemp("streams")
-    return Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    return Settings.of(tmp_path_factory.mktemp("streams"))
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +156,7 @@ def test_stream_that_nobody_reads_holds_little(url: str, lab: Settings) -> None:
 
 @pytest.mark.slow
 def test_connection_ends_within_seconds_after_its_token_was_revoked(tmp_path: Path) -> None:
-    home = Settings(home=tmp_path, data=None, database=f"sqlite:///{tmp_path / 'melete.db'}")
+    home = Settings.of(tmp_path)
     with database.connect(home.database) as connection:
         token, secret = tokens.make(connection, "phone", Role.READ, by="test", now_s=time.time())
     key = {"Authorization": f"Bearer {secret}"}

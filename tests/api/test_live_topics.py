@@ -36,8 +36,7 @@ STEPS = st.lists(
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home without runs."""
-    home = tmp_path_factory.mktemp("live")
-    return Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    return Settings.of(tmp_path_factory.mktemp("live"))
 
 
 @pytest.fixture(scope="module")

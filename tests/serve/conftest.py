@@ -30,11 +30,6 @@ CALCULATOR = {
 }
 
 
-def settings_in(folder: Path, token: str | None = None) -> Settings:
-    """Settings of a home folder."""
-    return Settings(home=folder, data=None, database=f"sqlite:///{folder / 'melete.db'}", token=token)
-
-
 def echo_model(**options: Any) -> ServedModel:
     """The echo model."""
     lm = echo.load()
@@ -50,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Serves `tiny` (the real engine) and `echo`."""
-    settings = settings_in(tmp_path_factory.mktemp("home"))
+    settings = Settings.of(tmp_path_factory.mktemp("home"))
     served = models.load_all([f"tiny={checkpoint}", "echo"], settings, device="cpu", slots=8)
     with Server(served, settings) as running:
         yield running

@@ -21,7 +21,7 @@ from melete.serve.deployment import Deployment
 from melete.serve.models import ServedModel
 from melete.serve.server import Server
 from melete.settings import Settings
-from serve.conftest import echo_model, settings_in
+from serve.conftest import echo_model
 from serve.test_agents_acting import GUARD, TOOLS
 
 
@@ -41,7 +41,7 @@ def write(settings: Settings, version: str = "1.0", model: str = "echo", **field
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return settings_in(tmp_path)
+    return Settings.of(tmp_path)
 
 
 @pytest.fixture
@@ -363,7 +363,7 @@ def test_agent_whose_name_a_model_has_is_refused(settings: Settings, serve: Any)
 
 
 def test_token_is_asked_for_before_an_agent_is_loaded(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path, token="secret")
+    settings = Settings.of(tmp_path, token="secret")
     write(settings)
     served: dict[str, ServedModel] = {}
     with Server(served, settings, agents=Agents(served, settings)) as server:

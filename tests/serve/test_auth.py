@@ -12,14 +12,15 @@ import pytest
 from melete.errors import ServerError
 from melete.serve import server as serving
 from melete.serve.server import Server
+from melete.settings import Settings
 
-from .conftest import echo_model, settings_in
+from .conftest import echo_model
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that asks for a token."""
-    with Server({"echo": echo_model()}, settings_in(tmp_path_factory.mktemp("home"), "s3cret")) as running:
+    with Server({"echo": echo_model()}, Settings.of(tmp_path_factory.mktemp("home"), "s3cret")) as running:
         yield running
 
 
@@ -60,12 +61,12 @@ def test_page_of_another_site_is_refused_even_without_token(server: Server, head
 
 def test_address_beyond_loopback_without_token_is_a_server_error(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="MELETE_TOKEN") as caught:
-        serving.bind("0.0.0.0", 0, settings_in(tmp_path))
+        serving.bind("0.0.0.0", 0, Settings.of(tmp_path))
     assert caught.value.exit_code == 8
 
 
 def test_address_beyond_loopback_with_token_is_bound(tmp_path: Path) -> None:
-    listener = serving.bind("0.0.0.0", 0, settings_in(tmp_path, "s3cret"))
+    listener = serving.bind("0.0.0.0", 0, Settings.of(tmp_path, "s3cret"))
     assert serving.url_of(listener).startswith("http://127.0.0.1:")
     listener.close()
 
@@ -73,4 +74,4 @@ def test_address_beyond_loopback_with_token_is_bound(tmp_path: Path) -> None:
 def test_port_in_use_names_port_and_next_step(server: Server, tmp_path: Path) -> None:
     port = int(server.url.rsplit(":", 1)[1])
     with pytest.raises(ServerError, match=rf"Port {port} .*\n.*\n.*--port {port + 1}"):
-        serving.bind("127.0.0.1", port, settings_in(tmp_path))
+        serving.bind("127.0.0.1", port, Settings.of(tmp_path))

@@ -21,8 +21,6 @@ from melete.serve.keyring import Keyring
 from melete.settings import Settings
 from melete.store.tokens import SIGN_IN_S
 
-from .conftest import settings_in
-
 FAR = "203.0.113.7"
 LIVE = f"ws{HERE.removeprefix('http')}/api/v1/live"
 EVIL = {"Origin": "http://evil.example"}
@@ -32,13 +30,13 @@ PAGE = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"}
 @pytest.fixture
 def free(tmp_path: Path) -> Door:
     """A lab without any token."""
-    return Door(settings_in(tmp_path))
+    return Door(Settings.of(tmp_path))
 
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:
     """A lab that asks for a token."""
-    return Door(settings_in(tmp_path), token="s3cret")
+    return Door(Settings.of(tmp_path), token="s3cret")
 
 
 def test_free_lab_lets_this_machine_in_as_admin(free: Door) -> None:
@@ -50,7 +48,7 @@ def test_free_lab_lets_a_program_without_origin_change_things(free: Door) -> Non
 
 
 def test_whether_something_is_there_can_be_asked_without_getting_it(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path)
+    settings = Settings.of(tmp_path)
     with served(gated(settings), settings) as url, httpx.Client(base_url=url) as client:
         for path in ("/", "/chat", "/api/v1/runs", "/health"):
             asked = client.head(path)
@@ -135,8 +133,8 @@ def test_token_that_has_ended_opens_nothing_a_second_later(door: Door, end: str)
 
 
 def test_read_token_in_the_environment_of_the_server_stays_a_read_token(tmp_path: Path) -> None:
-    secret = Door(settings_in(tmp_path)).make("eye", "read")
-    assert Door(settings_in(tmp_path), token=secret).client(**bearer(secret)).post("/x").status_code == 403
+    secret = Door(Settings.of(tmp_path)).make("eye", "read")
+    assert Door(Settings.of(tmp_path), token=secret).client(**bearer(secret)).post("/x").status_code == 403
 
 
 def test_sign_in_sets_a_cookie_that_scripts_and_other_sites_do_not_get(door: Door) -> None:
@@ -459,7 +457,7 @@ def broken(folder: Path) -> Settings:
     """Settings whose database is none."""
     folder.mkdir()
     (folder / "melete.db").write_text("this is not a database " * 100)
-    return settings_in(folder)
+    return Settings.of(folder)
 
 
 def test_environment_token_opens_the_lab_while_the_database_is_away(tmp_path: Path) -> None:

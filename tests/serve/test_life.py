@@ -16,8 +16,9 @@ from melete.llm.checkpoint import load_model, save_model
 from melete.runs.run import Run
 from melete.serve import models
 from melete.serve.server import Server
+from melete.settings import Settings
 
-from .conftest import echo_model, settings_in
+from .conftest import echo_model
 
 LONG: list[Any] = [{"role": "user", "content": "x" * 3000}]
 
@@ -36,7 +37,7 @@ def wait_until_idle(server: Server, model: str) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_client_that_leaves_cancels_its_request(tmp_path: Path, stream: bool) -> None:
     model = echo_model(interval_s=0.005)
-    with Server({"echo": model}, settings_in(tmp_path)) as running:
+    with Server({"echo": model}, Settings.of(tmp_path)) as running:
         body = {"model": "echo", "messages": LONG, "stream": stream}
         url = f"{running.url}/v1/chat/completions"
         if stream:
@@ -51,7 +52,7 @@ def test_client_that_leaves_cancels_its_request(tmp_path: Path, stream: bool) ->
 
 def test_full_queue_is_429_with_retry_after(tmp_path: Path) -> None:
     model = echo_model(slots=1, waiting=1, interval_s=0.005)
-    with Server({"echo": model}, settings_in(tmp_path)) as running:
+    with Server({"echo": model}, Settings.of(tmp_path)) as running:
         with openai.OpenAI(base_url=f"{running.url}/v1", api_key="x", max_retries=0) as client:
             first = client.chat.completions.create(model="echo", messages=LONG, stream=True)
             next(iter(first))
@@ -67,7 +68,7 @@ def test_full_queue_is_429_with_retry_after(tmp_path: Path) -> None:
 
 
 def test_stopping_server_tells_streams_that_are_cut_off(tmp_path: Path) -> None:
-    running = Server({"echo": echo_model(interval_s=0.005)}, settings_in(tmp_path))
+    running = Server({"echo": echo_model(interval_s=0.005)}, Settings.of(tmp_path))
     running.start()
     body = {"model": "echo", "messages": LONG, "stream": True}
     with httpx.stream("POST", f"{running.url}/v1/chat/completions", json=body, timeout=30) as response:
@@ -121,7 +122,7 @@ def answer_of(server: Server) -> Any:
 
 
 def test_reload_takes_newer_weights_while_a_stream_goes_on(checkpoint: Path, tmp_path: Path) -> None:
-    settings = settings_in(tmp_path)
+    settings = Settings.of(tmp_path)
     served = models.load_all([f"m={checkpoint}"], settings, device="cpu", slots=4)
     newer = newer_checkpoint(checkpoint, tmp_path / "newer", 2)
     with Server(served, settings) as running:
@@ -141,10 +142,10 @@ def test_reload_takes_newer_weights_while_a_stream_goes_on(checkpoint: Path, tmp
 def test_reload_without_a_name_takes_the_newest_of_the_run(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     old = newer_checkpoint(checkpoint, folder, 1)
-    model = models.load(f"m={old}", settings_in(tmp_path), device="cpu", slots=2)
+    model = models.load(f"m={old}", Settings.of(tmp_path), device="cpu", slots=2)
     newest = newer_checkpoint(checkpoint, folder, 5)
     model.engine.start()
-    assert model.reload(settings_in(tmp_path)) == newest
+    assert model.reload(Settings.of(tmp_path)) == newest
     model.engine.stop()
 
 
@@ -163,7 +164,7 @@ def test_reload_of_unknown_name_is_404(server: Server) -> None:
 
 
 def test_swap_in_python_changes_the_weights(checkpoint: Path, tmp_path: Path) -> None:
-    settings = settings_in(tmp_path)
+    settings = Settings.of(tmp_path)
     served = models.load_all([f"m={checkpoint}"], settings, device="cpu", slots=2)
     model, _, _ = load_model(newer_checkpoint(checkpoint, tmp_path / "newer", 3))
     with Server(served, settings) as running:

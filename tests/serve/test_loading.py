@@ -21,13 +21,13 @@ from melete.serve.agents import Agents
 from melete.serve.server import Server
 from melete.settings import Settings
 
-from .conftest import echo_model, settings_in
+from .conftest import echo_model
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Settings:
     """An empty home."""
-    return settings_in(tmp_path / "home")
+    return Settings.of(tmp_path / "home")
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ LATER = """
     from melete.settings import Settings
 
     home = Path(sys.argv[1])
-    settings = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}", token=None)
+    settings = Settings.of(home)
     said = {}
     with TestClient(gated(settings), base_url="http://127.0.0.1") as client:
         said["before"] = [client.get(path).json() for path in ("/health", "/v1/models", "/v1/agents")]

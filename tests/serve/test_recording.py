@@ -14,7 +14,8 @@ from melete.llm.engine import Sampling
 from melete.serve import models
 from melete.serve.recording import Recorder, turn_seed
 from melete.serve.server import Server
-from serve.conftest import CALCULATOR, echo_model, settings_in
+from melete.settings import Settings
+from serve.conftest import CALCULATOR, echo_model
 
 ASK = [{"role": "user", "content": "what is 2 + 3?"}]
 LONG = [{"role": "user", "content": "word " * 200}]
@@ -23,7 +24,7 @@ LONG = [{"role": "user", "content": "word " * 200}]
 @pytest.fixture(scope="module")
 def practice(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Recorder]]:
     """A server with a recorder over the tiny model and the echo model; it asks for a token."""
-    settings = settings_in(tmp_path_factory.mktemp("home"), token="secret")
+    settings = Settings.of(tmp_path_factory.mktemp("home"), token="secret")
     served = models.load_all([f"tiny={checkpoint}", "echo"], settings, device="cpu", slots=8)
     served["slow"] = echo_model(interval_s=0.01)
     recorder = Recorder()

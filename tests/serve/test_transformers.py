@@ -12,8 +12,7 @@ import pytest
 from llm.tiny import transformers_folder
 from melete.serve import models
 from melete.serve.server import Server
-
-from .conftest import settings_in
+from melete.settings import Settings
 
 PICK: Any = {
     "type": "function",
@@ -34,7 +33,7 @@ ASK: list[Any] = [{"role": "user", "content": "hello"}]
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     """A client on a server with the model `qwen`."""
     folder = transformers_folder(tmp_path_factory.mktemp("hf") / "qwen")
-    settings = settings_in(tmp_path_factory.mktemp("home"))
+    settings = Settings.of(tmp_path_factory.mktemp("home"))
     served = models.load_all([f"qwen={folder}"], settings, device="cpu", slots=4)
     with (
         Server(served, settings) as running,

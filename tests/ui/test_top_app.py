@@ -26,7 +26,7 @@ JOB = "name: night\nprocesses:\n  - {process: trial.count, name: one, config: {s
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with two runs that are on, and a job that waits for a worker."""
     home = tmp_path_factory.mktemp("top")
-    made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    made = Settings.of(home)
     for name in ("alpha [red]", "beta"):
         run = empty_run(made, name)
         add_points(run, 0, 50)

@@ -41,8 +41,7 @@ SCENARIO = FarAway
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home for all tests of this file."""
-    home = tmp_path_factory.mktemp("home")
-    return Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    return Settings.of(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")

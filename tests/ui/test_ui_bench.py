@@ -36,7 +36,7 @@ def site_of(settings: Settings) -> TestClient:
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with the lab in its store."""
     home = tmp_path_factory.mktemp("home")
-    made = Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}")
+    made = Settings.of(home)
     with database.connect(made.database) as connection:
         fill(connection)
     return made

@@ -22,7 +22,7 @@ from web_at_hand import HOSTILE
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """Pages and API over a home with images, episodes and rows that somebody means ill with."""
     folder = tmp_path_factory.mktemp("data")
-    home = Settings(home=folder / "home", data=None, database=f"sqlite:///{folder / 'melete.db'}")
+    home = Settings.of(folder / "home")
     add_pictures(home, folder, caption="number {} " + HOSTILE)
     add_episodes(home, folder)
     call = {"function": {"name": HOSTILE, "arguments": "{}"}}

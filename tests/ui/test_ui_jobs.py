@@ -53,8 +53,7 @@ def site_of(settings: Settings, role: Role = Role.OPERATE) -> TestClient:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """An empty home."""
-    made = tmp_path_factory.mktemp("jobs")
-    return Settings(home=made, data=None, database=f"sqlite:///{made / 'melete.db'}", token=None)
+    return Settings.of(tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture(scope="module")

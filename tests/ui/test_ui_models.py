@@ -21,7 +21,7 @@ from runs_at_hand import fill_runs
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with runs, one of them with a language model, and a deployed agent with two versions."""
     folder = tmp_path_factory.mktemp("models")
-    settings = Settings(home=folder, data=None, database=f"sqlite:///{folder / 'melete.db'}", token=None)
+    settings = Settings.of(folder)
     _, second = fill_runs(settings)
     model = own_checkpoint(folder / "source", context=64)
     saved = settings.runs / second / "checkpoints"
@@ -49,7 +49,7 @@ def test_list_shows_models_agents_and_a_drawing(client: TestClient) -> None:
 
 
 def test_empty_home_says_what_to_do(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, data=None, database=f"sqlite:///{tmp_path / 'm.db'}", token=None)
+    settings = Settings.of(tmp_path)
     with TestClient(whole.mounts(settings, Serving())[whole.PAGES], base_url="http://127.0.0.1") as pages:
         assert "No model yet" in pages.get("/models").text
 

@@ -30,7 +30,7 @@ TABS = [tab.lower() for tab in runs.TABS]
 def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, str, str, str]:
     """A home with two runs and a hostile one; its settings and their ids."""
     folder = tmp_path_factory.mktemp("runs")
-    home = Settings(home=folder, data=None, database=f"sqlite:///{folder / 'melete.db'}", token=None)
+    home = Settings.of(folder)
     first, second = fill_runs(home)
     hostile = execute("trial.count", {"steps": 3, "words": [HOSTILE]}, Options(home, name=HOSTILE)).id
     (home.runs / hostile / "note.md").write_text(HOSTILE, encoding="utf-8")

@@ -24,7 +24,7 @@ PART = {**PAGE, "HX-Request": "true"}
 def gate(tmp_path_factory: pytest.TempPathFactory) -> TokenGate:
     """A whole server without models that asks for a token."""
     home = tmp_path_factory.mktemp("home")
-    return gated(Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}", token="s3cret"))
+    return gated(Settings.of(home, "s3cret"))
 
 
 @pytest.fixture

@@ -25,8 +25,7 @@ from runs_at_hand import fill_runs
 @pytest.fixture(scope="module")
 def home_at_hand(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """An empty home for all tests of this file."""
-    folder = tmp_path_factory.mktemp("home")
-    return Settings(home=folder, data=None, database=f"sqlite:///{folder / 'melete.db'}", token=None)
+    return Settings.of(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")

@@ -39,9 +39,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def new_lab(folder: Path, *, train: bool = True) -> Lab:
     """A filled home whose server is not started yet, for tests that stop it or change much."""
-    settings = Settings(
-        home=folder / "home", data=None, database=f"sqlite:///{folder / 'home' / 'melete.db'}", token=None
-    )
+    settings = Settings.of(folder / "home")
     settings.home.mkdir()
     return Lab(settings, fill(settings, folder, train=train))
 

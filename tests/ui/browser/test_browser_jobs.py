@@ -42,7 +42,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def guarded(tmp_path: Path) -> Iterator[Lab]:
     """A server that asks for a token."""
     home = tmp_path / "home"
-    made = Lab(Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}", token=None))
+    made = Lab(Settings.of(home))
     made.start(MELETE_TOKEN="a long secret")
     yield made
     made.stop()

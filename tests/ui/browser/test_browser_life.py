@@ -28,7 +28,7 @@ AWAY = (
 
 def empty_lab(folder: Path, token: str | None = None) -> Lab:
     """An empty home, for tests that end its server."""
-    return Lab(Settings(home=folder, data=None, database=f"sqlite:///{folder / 'melete.db'}", token=token))
+    return Lab(Settings.of(folder, token))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ SECRET = "a long secret"
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """An empty lab that asks for a token."""
     home = tmp_path_factory.mktemp("home")
-    made = Lab(Settings(home=home, data=None, database=f"sqlite:///{home / 'melete.db'}", token=SECRET))
+    made = Lab(Settings.of(home, SECRET))
     made.start(MELETE_TOKEN=SECRET)
     yield made
     made.stop()
