@@ -97,6 +97,7 @@ def test_dry_run_prints_the_task_with_its_price_and_asks_nobody(home: Settings, 
     assert not (home.home / "runs").exists() or not list((home.home / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_tasks_are_what_skypilot_accepts(home: Settings, tmp_path: Path) -> None:
     if not SKY_PYTHON.exists():
         pytest.skip("SkyPilot is not here; make it with: python tools/envs.py skypilot")

@@ -84,6 +84,7 @@ def test_every_world_has_two_orders_of_two_customers() -> None:
     assert all(len(table["orders"]) == len(table["phones"]) == 2 for table in tables)
 
 
+@pytest.mark.slow
 def test_some_pairs_of_goals_are_only_in_held_out() -> None:
     def pairs(split: str) -> set[tuple[str, ...]]:
         return {tuple(task.goal["intents"]) for task in some(split, 4_000) if len(task.goal["intents"]) == 2}

@@ -69,6 +69,7 @@ def test_episodes_come_back_with_tokens_rewards_versions_and_traces(hub: Any) ->
     assert {step["run"] for step in traced} == {"r1"}
 
 
+@pytest.mark.slow
 def test_agent_that_raises_or_hangs_fails_alone(hub: Any) -> None:
     ids = hub.submit([task(str(i)) for i in range(3)], group="g", seeds=[0, RAISES, HANGS], timeout_s=3)
     episodes = all_of(hub, 3)

@@ -59,6 +59,7 @@ HUBS = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @HUBS
 def test_drawn_episodes_are_the_same_as_through_the_local_hub(name: str, checkpoint: Path) -> None:
     local = played("local", drawn_setup(checkpoint), LINES)

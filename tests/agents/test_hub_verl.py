@@ -122,6 +122,7 @@ def test_job_that_verl_would_refuse_is_refused_here(
         written(tmp_path, **options)
 
 
+@pytest.mark.slow
 def test_worker_plays_what_another_client_submits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need_environment("agentlightning1")
     from agents.desk import Desk

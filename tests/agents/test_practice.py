@@ -125,6 +125,7 @@ def player(engine: Engine, base: Path, scenario: Any = None, **options: Any) -> 
     return EnginePlayer(lm, engine, scenario or Shop(), **{"max_tokens": 48, **options})
 
 
+@pytest.mark.slow
 def test_practice_makes_the_calls_succeed_that_sometimes_failed(settings: Settings, base: Path) -> None:
     record = practise(settings, base, steps=24, held_out=60)
     (before, *_), (after, *_) = record.result["before"], record.result["after"]
@@ -165,6 +166,7 @@ def _ids(steps: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         yield group, number
 
 
+@pytest.mark.slow
 def test_practice_stopped_and_resumed_gives_the_weights_of_an_unbroken_run(
     settings: Settings, base: Path
 ) -> None:
@@ -384,6 +386,7 @@ def test_gathering_of_a_hub_that_keeps_dying_ends_with_one_clear_message(tmp_pat
         gathering(hub, Run(tmp_path)).take(0)
 
 
+@pytest.mark.slow
 def test_practice_whose_hub_dies_for_good_keeps_its_checkpoint_and_goes_on_from_it(
     settings: Settings, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -456,6 +459,7 @@ def test_evaluate_reports_each_split_and_decoding_apart(settings: Settings, base
     assert rows == [("held_out", "free"), ("unseen", "free"), ("held_out", "schema")]
 
 
+@pytest.mark.slow
 def test_exam_through_a_url_plays_the_episodes_that_the_engine_plays(
     settings: Settings, engine: Engine, base: Path
 ) -> None:

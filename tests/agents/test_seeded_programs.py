@@ -127,6 +127,7 @@ def test_suites_of_one_name_in_one_start_do_not_mix() -> None:
     assert [report.passed for report in checks.reports(suites)] == [True, False, True]
 
 
+@pytest.mark.slow
 def test_program_that_hangs_fails_in_time_and_its_neighbours_pass() -> None:
     loops = "def f():\n    while True:\n        pass\n"
     suites = [checks.Suite("bad", text, TESTS) for text in (loops, "def f():\n    return 1  # right\n")]

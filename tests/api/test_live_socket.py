@@ -79,6 +79,7 @@ def test_ten_clients_see_every_point_once_whenever_they_come(url: str, run: Path
         watcher.socket.close()
 
 
+@pytest.mark.slow
 def test_page_of_the_api_is_sent_again_only_when_it_changed(url: str, run: Path) -> None:
     topic = f"/api/v1/runs/{run.name}"
     with Watcher(url) as watcher:
@@ -257,6 +258,7 @@ def test_client_that_never_reads_is_dropped_and_leaves_nothing(big: tuple[str, H
     asleep.close()
 
 
+@pytest.mark.slow
 def test_topic_is_asked_once_for_all_who_watch_it_and_not_at_all_without_them(lab: Settings) -> None:
     hub, asked = Hub(Store(lab)), []
 

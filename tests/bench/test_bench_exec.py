@@ -101,6 +101,7 @@ def test_play_gives_the_session_s_environment_and_no_secret_of_the_host(
     assert "of-the-host" not in seen
 
 
+@pytest.mark.slow
 def test_play_past_its_time_is_not_solved_and_leaves_no_process(settings: Settings) -> None:
     opened = own_bench.start(settings, timeout_s=0.5)
     script = "trap '' TERM; sleep 97.3 & echo forty-two > answer.txt; sleep 97.3"
@@ -216,6 +217,7 @@ def test_run_killed_by_a_signal_says_it_as_a_shell_does(tmp_path: Path) -> None:
     assert run(tmp_path, "sh", "-c", "kill -SEGV $$", quiet=True).exit_code == 128 + signal.SIGSEGV
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_exec_interrupted_aborts_the_session_and_leaves_no_process(
     settings: Settings, tmp_path: Path, number: int

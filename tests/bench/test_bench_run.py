@@ -142,6 +142,7 @@ def test_play_twice_nothing_is_played_again_unless_asked(home: Settings, tmp_pat
     assert len(played(settings, again=True)) == 12
 
 
+@pytest.mark.slow
 def test_play_changed_variant_is_played_anew_and_the_other_is_not(home: Settings, tmp_path: Path) -> None:
     settings = bench(home, tmp_path)
     played(settings)
@@ -223,6 +224,7 @@ def test_play_command_harness_is_judged_by_the_checker(home: Settings, tmp_path:
     assert [(one.solved, one.outcome_source) for one in ended] == [(True, "checker")] * 2
 
 
+@pytest.mark.slow
 def test_play_killed_in_the_middle_goes_on_with_what_is_missing(home: Settings, tmp_path: Path) -> None:
     settings = bench(home, tmp_path)
     (tmp_path / "block").touch()  # the harness answers three tasks and then nothing more

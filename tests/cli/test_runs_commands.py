@@ -102,6 +102,7 @@ def test_resume_of_a_run_that_succeeded_is_refused(two: list[str], call: Call) -
     assert "nothing is left to resume" in err
 
 
+@pytest.mark.slow
 def test_stop_of_a_live_run_ends_it_as_stopped(home: Settings, call: Call) -> None:
     with started_run(home, "--steps", "100000", "--hold-s", "0.01", "--save-every", "50000") as (child, path):
         code, out, _ = call("runs", "stop", path.name)

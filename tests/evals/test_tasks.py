@@ -55,6 +55,7 @@ def test_guesser_is_within_the_interval_of_chance(name: str) -> None:
     assert score.low <= 0.25 <= score.high
 
 
+@pytest.mark.slow
 def test_guesser_has_a_core_near_zero_and_each_choice_task_near_its_chance() -> None:
     task = _open("core", limit=200)
     head, *groups = task.scores(task.evaluate(Guesser(seed=3), task.rows))

@@ -174,9 +174,9 @@ def test_model_left_out_where_there_are_several_lists_them(echo_server: Server) 
 
 
 def test_wrong_key_names_the_option_and_never_the_key(tmp_path: Path) -> None:
-    from serve.conftest import echo_model, settings_in
+    from serve.conftest import echo_model
 
-    with Server({"echo": echo_model()}, settings_in(tmp_path, token="right-token")) as server:
+    with Server({"echo": echo_model()}, Settings.of(tmp_path, token="right-token")) as server:
         with pytest.raises(ServerError, match=r"refuses the key \(401\)[\s\S]*--key-env") as caught:
             UrlModel(server.url, "echo", "wrong-token")
         assert "wrong-token" not in str(caught.value)
@@ -254,11 +254,11 @@ def test_malformed_tool_calls_of_a_server_keep_the_text(scripted: Any, calls: An
 def test_command_writes_scores_and_items_and_the_key_nowhere(
     call: Any, tmp_path: Path, home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from serve.conftest import echo_model, settings_in
+    from serve.conftest import echo_model
 
     secret = secrets.token_hex(16)
     monkeypatch.setenv("THE_KEY", secret)
-    with Server({"echo": echo_model()}, settings_in(tmp_path, token=secret)) as server:
+    with Server({"echo": echo_model()}, Settings.of(tmp_path, token=secret)) as server:
         options = ("--url", server.url, "--model", "echo", "--tasks", "toolcalls", "--limit", "2")
         code, out, err = call("evals", "run", *options, "--key-env", "THE_KEY")
     assert code == 0, err

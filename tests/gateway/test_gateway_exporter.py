@@ -167,6 +167,7 @@ def test_port_in_use_is_a_server_error(home: Settings) -> None:
         exporter.serve(home, page.port)
 
 
+@pytest.mark.slow
 def test_metrics_command_serves_the_page_until_it_is_told_to_stop(home: Settings) -> None:
     command = [sys.executable, "-m", "melete", "gateway", "metrics", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:

@@ -253,6 +253,7 @@ def start(work: Callable[..., None], *args: object) -> multiprocessing.process.B
     return process
 
 
+@pytest.mark.slow
 def test_collector_killed_at_random_moments_loses_and_doubles_nothing(
     engine: Engine, store: Settings, tmp_path: Path
 ) -> None:

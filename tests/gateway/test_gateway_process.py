@@ -129,6 +129,7 @@ def test_up_on_a_port_in_use_is_one_error_before_anything_starts(tmp_path: Path,
     assert state.read(settings) is None
 
 
+@pytest.mark.slow
 def test_up_with_a_litellm_that_cannot_start_tells_its_last_words(tmp_path: Path, told_litellm: Path) -> None:
     settings = settings_in(tmp_path, MELETE_LITELLM=str(told_litellm))
     with pytest.raises(GatewayError, match="ended with exit code 1") as caught:

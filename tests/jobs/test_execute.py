@@ -150,6 +150,7 @@ def test_resume_of_a_run_that_lives_is_refused_and_leaves_it_alone(home: Setting
         assert child.wait(30) == 130
 
 
+@pytest.mark.slow
 def test_second_sigint_aborts(home: Settings) -> None:
     with started_run(home, "--steps", "2", "--hold-s", "300") as (child, path):
         child.send_signal(2)
@@ -181,6 +182,7 @@ def test_rank_above_zero_on_resume_reads_the_checkpoint_of_rank_zero(
     assert {path: path.read_bytes() for path in only_run(home).rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_full_disk_while_logging_fails_the_run_and_loses_nothing(
     small_disk: Callable[[int], Path],
 ) -> None:

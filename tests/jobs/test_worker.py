@@ -40,6 +40,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RETRY_PAUSE_S", 0.0)
 
 
+@pytest.mark.slow
 def test_worker_carries_a_job_through_in_order(store: Settings, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("MELETE_DATABASE", store.database)
     first = {"config": {"steps": 3, "save_every": 1, "words": ["hello"]}, "name": "base"}

@@ -193,6 +193,7 @@ def test_rl_on_groups_that_all_fail_leaves_the_weights_as_they_were(settings: Se
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_rl_stopped_and_resumed_gives_the_weights_of_an_unbroken_run(settings: Settings, base: Path) -> None:
     # A random model makes no calls, so where none is due it is right: groups differ once one of them stumbles.
     values = {"steps": 3, "save_every": 2, "problems": 6, "rate": 10.0, "max_tokens": 24}
@@ -207,6 +208,7 @@ def test_rl_stopped_and_resumed_gives_the_weights_of_an_unbroken_run(settings: S
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_rl_reports_before_and_after_with_intervals(settings: Settings, base: Path) -> None:
     record = run_rl(settings, base, steps=1)
     assert record.result["before"]["count"] == record.result["after"]["count"] == 3
@@ -222,6 +224,7 @@ def test_rl_reports_before_and_after_with_intervals(settings: Settings, base: Pa
     } <= set(line)
 
 
+@pytest.mark.slow
 def test_rl_answers_that_never_fit_are_a_clear_error(settings: Settings, base: Path) -> None:
     with pytest.raises(ConfigError, match="leaves room for 250 tokens"):
         run_rl(settings, base, steps=1, max_tokens=250)

@@ -22,6 +22,7 @@ MELETE = [sys.executable, "-m", "melete"]
 GUIDE = Path(__file__).parents[2] / "docs" / "serving.md"
 
 
+@pytest.mark.slow
 def test_serve_answers_and_ends_on_ctrl_c(home: Settings) -> None:
     command = [*MELETE, "serve", "--model", "mine=echo", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:

@@ -144,6 +144,7 @@ MESSAGE = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(FIELDS, st.lists(MESSAGE, max_size=3))
 def test_random_fields_never_crash_the_server(

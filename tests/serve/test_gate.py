@@ -393,6 +393,7 @@ def test_addresses_of_one_ipv6_network_are_counted_together() -> None:
     assert failures.wait_s("2001:db8:0:2::1") == 0
 
 
+@pytest.mark.slow
 def test_thousand_guesses_are_refused_unseen_and_others_go_on(door: Door) -> None:
     known = door.make("laptop", "operate")
     browser = door.browser("s3cret", address=FAR)

@@ -127,6 +127,7 @@ def test_run_tool_answers_every_call(name: str, arguments: str, result: str) -> 
 MELETE = [sys.executable, "-m", "melete"]
 
 
+@pytest.mark.slow
 def test_command_from_a_pipe_prints_only_the_answer() -> None:
     done = subprocess.run(
         [*MELETE, "chat", "echo"], input=CALL, capture_output=True, text=True, timeout=60, check=True

@@ -175,6 +175,7 @@ def test_job_is_paused_and_resumed_after_a_question(url: str, lab: Settings) -> 
     played(url, play)
 
 
+@pytest.mark.slow
 def test_action_that_is_not_possible_says_why_and_asks_nothing(url: str) -> None:
     async def play(app: Top, pilot: Pilot[None]) -> None:
         await pilot.press("t")

@@ -1,5 +1,6 @@
-"""How far a run is: the loop that it walks is written down once when it begins, its steps are read off the figures;
-that it was asked to end is a file too.
+"""How far a run is, and whether it was asked to end.
+
+The loop that it walks is written down once when it begins; its steps are read off the figures.
 
 So a reader in another process knows progress and time left without the run writing more with each step.
 """

@@ -171,6 +171,7 @@ def generate_by_transformers(lm: LM, prompt: list[int], count: int) -> list[int]
     return list(map(int, out[0, len(prompt) :]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
 def test_generate_with_a_transformers_model_equals_its_own_generate(family: str) -> None:
     lm = transformers_lm(family)
