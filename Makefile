@@ -7,6 +7,7 @@ MARKS ?= $(FAST)
 WORKERS ?= auto
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+unexport PYTHONDONTWRITEBYTECODE # each process that a test starts would compile all of Melete anew
 
 .PHONY: help setup envs demo test test-all quality format smoke bench screenshots clean
 

@@ -47,6 +47,7 @@ def test_play_lines_several_tasks_give_one_result_each(url: str) -> None:
     assert all(row["self_reported"]["steps"] > 0 for row in rows.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["openai", "langchain"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_agent_streamed_or_not_makes_the_same_calls(framework: str, stream: bool, url: str) -> None:

@@ -59,6 +59,7 @@ def some(split: str, count: int) -> list[Task]:
     return tasks[:count]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", REVIEW.splits)
 def test_expert_solves_every_kind_of_task_without_a_failed_call(split: str) -> None:
     seen = set()

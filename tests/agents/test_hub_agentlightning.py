@@ -78,6 +78,7 @@ def test_agent_that_raises_or_hangs_fails_alone(hub: Any) -> None:
     assert episodes[ids[1]].reward == -1.0
 
 
+@pytest.mark.slow
 def test_paused_hub_starts_no_turn_and_resumes(hub: Any) -> None:
     hub.pause()
     ids = hub.submit([task("a")], group="g", seeds=[1])

@@ -69,6 +69,7 @@ def test_drawn_episodes_are_the_same_as_through_the_local_hub(name: str, checkpo
     assert drawn[0] == drawn[3] != drawn[1]
 
 
+@pytest.mark.slow
 @HUBS
 def test_episodes_with_calls_and_rewards_are_the_same_as_through_the_local_hub(name: str) -> None:
     local = played("local", echo_setup(), None)

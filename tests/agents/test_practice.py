@@ -196,6 +196,7 @@ def test_practice_ahead_trains_on_episodes_one_version_old_and_repeats_itself(
         practise(settings, base, ahead=True, max_staleness=0)
 
 
+@pytest.mark.slow
 def test_practice_with_minutes_ends_when_they_are_over_and_keeps_its_checkpoint(
     settings: Settings, base: Path
 ) -> None:

@@ -59,6 +59,7 @@ def some(split: str, count: int) -> list[Task]:
     return tasks[:count]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", QA.splits)
 def test_expert_solves_every_kind_of_task_without_a_failed_call(split: str) -> None:
     seen = set()
@@ -109,6 +110,7 @@ def test_bug_is_solved_by_reporting_the_smallest_failing_example() -> None:
     assert played(task, *steps)[0].outcome.success
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected", "broken"),
     [

@@ -67,6 +67,7 @@ def test_resources_are_the_files_of_routes_each_with_a_sentence(client: TestClie
     assert all(entry["description"].endswith(".") for entry in listed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LISTS)
 def test_resource_lists_rows_that_its_schema_describes(
     client: TestClient, document: dict[str, Any], name: str

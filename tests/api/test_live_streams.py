@@ -86,6 +86,7 @@ def test_curl_shows_a_log_as_it_grows_until_the_run_ends(url: str, run: Path) ->
     assert found[-1] == ("end", {"state": "succeeded"})
 
 
+@pytest.mark.slow
 def test_stream_goes_on_after_the_last_event_that_was_seen(url: str, run: Path) -> None:
     ended(run)
     first = httpx.get(f"{url}/api/v1/runs/{run.name}/log/stream", params={"limit": 2})

@@ -62,6 +62,7 @@ CHEATS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", CHEATS)
 def test_pytest_of_a_solution_that_cheats_is_not_solved(tmp_path: Path, how: str) -> None:
     for name, text in CHEATS[how].items():

@@ -42,6 +42,7 @@ def rows(made: Dataset) -> dict[str, list[Conversation]]:
     return {split: list(made.conversations(split)) for split in made.splits}
 
 
+@pytest.mark.slow
 def test_stdlib_is_ten_megabytes_of_prose_and_code() -> None:
     dataset = datasets.open("stdlib")
     assert dataset.manifest.bytes > 8_000_000
@@ -77,6 +78,7 @@ def disturbed_collector() -> Iterator[None]:
     sys.setswitchinterval(interval_s)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("disturbed_collector")
 def test_stdlib_read_by_many_threads_gives_each_its_documents() -> None:
     shards = datasets.open("stdlib").shards("train")[:4]

@@ -24,6 +24,8 @@ from melete.records import Conversation, RunRecord, Turn
 from melete.runs import checkpoints
 from melete.settings import Settings, load
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 ASK = Conversation((Turn("user", "how much is 12 and 30?"),))
 
@@ -100,7 +102,6 @@ def test_sft_exported_gives_the_same_logits_in_transformers(
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 4])
 def test_sft_resumed_gives_the_weights_of_an_unbroken_run(
     settings: Settings, bases: dict[str, Path], data: Path, rank: int
@@ -127,7 +128,6 @@ def test_lora_checkpoint_holds_the_adapter_alone_and_leaves_the_base_alone(
     assert (bases["qwen3"] / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_rl_by_lora_from_an_sft_checkpoint_runs_and_is_loaded(
     settings: Settings, bases: dict[str, Path], data: Path
 ) -> None:

@@ -104,6 +104,7 @@ def test_sft_of_a_trained_model_on_other_data_falls_from_the_first_steps(
     assert sum(curve[-4:]) / 4 < curve[0] - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [64, 128])
 def test_sft_on_huge_conversations_at_a_short_context_stays_finite_and_learns(
     settings: Settings, base: Path, tmp_path: Path, context: int

@@ -145,6 +145,7 @@ def transformers_lm(family: str) -> LM:
     return LM(model, None, None, 96, "transformers", family, source=family)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_transformers_model_with_capped_scores_is_refused_at_once() -> None:
     import transformers
 
@@ -195,6 +196,7 @@ def test_swap_of_a_transformers_model_uses_the_new_weights_and_leaves_the_caller
     assert engine.generate([prompt], GREEDY)[0].token_ids == generate_by_transformers(lm, prompt, 12)
 
 
+@pytest.mark.slow
 def test_generate_with_a_lora_adapter_folds_it_in() -> None:
     peft = pytest.importorskip("peft")
     lm = transformers_lm("qwen3")
