@@ -1,6 +1,6 @@
 """CPU that our door, auth and capture add to a request through LiteLLM: two proxies in pairs, with them and without.
 
-    python benchmarks/gateway_overhead.py [--pairs 60] [--requests 8] [--results FILE]
+    python benchmarks/gateway_overhead.py [--pairs 60] [--requests 8]
 
 Both are the same LiteLLM with the same providers, settings and environment, started the same way; one has our hook and
 is asked with a session's key, the other LiteLLM's own auth and its master key. They answer the same requests in turns
@@ -31,6 +31,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import peer
 from melete import settings as configured
 from melete.gateway import config, environment, program, sessions, supervise
 from melete.gateway.issuers.embedded import EmbeddedIssuer
@@ -195,7 +196,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--requests", type=int, default=8, help="Requests of one turn.")
-    parser.add_argument("--results", type=Path)
     chosen = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -211,8 +211,8 @@ def main() -> None:
             f"added {figures['added_cpu_ms']:6.2f} ms CPU a request, 95 % {figures['interval_ms']} "
             f"({verdict} the goal of {GOAL_MS:g} ms)"
         )
-    if chosen.results:
-        chosen.results.write_text(json.dumps({"gateway_overhead": found}, indent=1) + "\n", encoding="utf-8")
+    pairs = {"pairs": chosen.pairs, "requests_a_turn": chosen.requests, "goal_added_cpu_ms": GOAL_MS}
+    peer.save_result("gateway_overhead", {"system": peer.system(), **pairs, **found})
 
 
 if __name__ == "__main__":
