@@ -159,21 +159,13 @@ def install(env: Environment, *arguments: str, lax: bool = False) -> None:
     """Installs with uv, or with the environment's own pip where uv is not there or cannot."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
     if uv and not lax:
-        command = [
-            uv,
-            "pip",
-            "install",
-            "--python",
-            str(env.python),
-            "--compile-bytecode",
-            "--quiet",
-            *arguments,
-        ]
-        if subprocess.run(command, env={**os.environ, **pip_settings_for_uv()}, check=False).returncode == 0:
+        tool = [uv, "pip", "install", "--python", str(env.python), "--compile-bytecode", "--quiet"]
+        settings = {**os.environ, **pip_settings_for_uv()}
+        if subprocess.run([*tool, *arguments], env=settings, check=False).returncode == 0:
             return
         print(f"{env.name}: uv could not install it; pip tries.", flush=True)
-    python_pip = [str(env.python), "-m", "pip", "install"]
-    run(*python_pip, *(["--ignore-requires-python"] if lax else []), "--quiet", *arguments)
+    options = ["--quiet", *(["--ignore-requires-python"] if lax else [])]
+    run(str(env.python), "-m", "pip", "install", *options, *arguments)
 
 
 def pip_settings_for_uv() -> dict[str, str]:

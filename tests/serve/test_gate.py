@@ -243,6 +243,13 @@ def test_link_signs_one_browser_in_once_and_leaves_the_address(door: Door) -> No
     assert door.client().get(f"/login?token={code}").status_code == 401
 
 
+def test_link_that_a_preview_looks_at_is_not_used_up(door: Door) -> None:
+    path = f"/login?token={door.keys.new_link()}"
+    looked = door.client().head(path)
+    assert (looked.status_code, "set-cookie" in looked.headers) == (200, False)
+    assert "set-cookie" in door.client().get(path).headers
+
+
 def test_link_is_no_good_after_a_quarter_of_an_hour(door: Door) -> None:
     code = door.keys.new_link()
     door.clock.now_s += 15 * 60

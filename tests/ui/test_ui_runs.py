@@ -322,10 +322,8 @@ def test_edge_over_several_columns_passes_behind_no_node() -> None:
     pairs = [*itertools.pairwise(names), ("a", "c"), ("a", "d")]
     drawn = lineage.drawing({"nodes": nodes, "edges": [{"source": a, "target": b} for a, b in pairs]})
     lanes = [path for path in drawn.paths if "H" in path]
-    assert (len(drawn.paths), len(lanes)) == (
-        7,
-        2,
-    )  # one lane for both edges from a in the column of b, one in that of c
+    # In the column of b one lane for both edges that lead on from a, and one in that of c.
+    assert (len(drawn.paths), len(lanes)) == (7, 2)
     for path in lanes:
         end = path.partition("C")[2].partition("H")[0].split()
         x, y = int(end[-2]), int(end[-1])

@@ -227,7 +227,7 @@ def _body_keys(request: Request) -> list[str]:
 def _operation(request: Request) -> dict[str, Any]:
     """What the document says of the path and method that was asked."""
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    method = "get" if request.method == "HEAD" else request.method.lower()
+    method = request.method.lower()
     for template, operations in request.app.openapi()["paths"].items():
         if method in operations and compile_path(template)[0].match(path):
             return dict(operations[method])

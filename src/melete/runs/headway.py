@@ -1,8 +1,7 @@
 """How far a run is, and whether it was asked to end.
 
-The loop that it walks is written down once when it begins; its steps are read off the figures.
-
-So a reader in another process knows progress and time left without the run writing more with each step.
+The loop that it walks is written down once when it begins; its steps are read off the figures. So a reader in another
+process knows progress and time left without the run writing more with each step.
 """
 
 from __future__ import annotations

@@ -84,11 +84,11 @@ class TokenGate:
         except Problem as problem:
             await self._refuse(problem, asked, who, scope, receive, send)
             return
+        if asked.method == "HEAD":  # what answers GET answers it; the server leaves out the body
+            scope = {**scope, "method": "GET"}
         if asked.path in (SIGN_IN, SIGN_OUT) and self._pages and not asked.socket:
             await sign_in.answer(self._app, self._porter, asked, who, scope, receive, send)
             return
-        if scope.get("method") == "HEAD":  # every GET answers it; the server leaves out the body
-            scope = {**scope, "method": "GET"}
         if who is not None:
             access.put(scope, who)
             scope["state"]["still_valid"] = functools.partial(self._still, asked, who)

@@ -73,7 +73,7 @@ class Later:
             return await self._built()
         if path == HEALTH:
             return JSONResponse({"status": "ok", "models": {}})
-        if method in ("GET", "HEAD") and path in ROOTS:
+        if method == "GET" and path in ROOTS:
             return JSONResponse({"object": "list", "data": []})
         raise Problem(
             404,

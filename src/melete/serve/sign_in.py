@@ -1,7 +1,7 @@
 """Signing in and out: what the sign-in page sends, the link that signs in, the cookie, the way back.
 
     POST /login           token=…&next=… as a form or as JSON; a script that accepts JSON gets 204, or 401, 429
-    GET  /login?token=…   the link: signs in and goes on without the token in the address
+    GET  /login?token=…   the link: signs in and goes on without the token in the address; a HEAD does not use it up
     POST /logout          signs out
 
 The page itself is drawn by the application behind the gate; it is told in `scope["state"]["sign_in"]` what went wrong.
@@ -39,7 +39,7 @@ async def answer(
     try:
         if asked.path == SIGN_OUT:
             response = await _out(porter, asked, who)
-        elif asked.method == "POST" or "token" in query:
+        elif asked.method == "POST" or (asked.method == "GET" and "token" in query):
             response = await _in(porter, asked, given)
         elif who is not None:  # nothing to sign in for
             response = RedirectResponse(same_site(query.get("next")), status_code=303)
