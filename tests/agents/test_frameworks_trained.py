@@ -104,6 +104,11 @@ def test_tool_without_a_function_says_that_it_is_not_connected(trained: TrainedA
     assert answer == "The tool answered: Error: This tool is not connected here."
 
 
+def test_sampling_reaches_the_server(home: Settings, name: str) -> None:
+    with TrainedAgent.load("desk_v1.0", settings=home, sampling={"max_tokens": 7, "seed": 1}) as short:
+        assert len(asked(short, name, "one two three four five six", None)) == 7
+
+
 def test_agent_object_is_the_frameworks_own(trained: TrainedAgent, name: str) -> None:
     own = {
         "openai": "ToolLoop",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ def test_practice_is_started_measured_and_deployed(
     (row, *_) = trainer.evaluate(held_out=1, max_tokens=8, constrained=False)
     assert row["tasks"] == 1
     assert trainer.deploy().id == "desk_v1.0"
-    with result.trained_model as trained:
+    with replace(result.trained_model, sampling={"max_tokens": 8, "seed": 1}) as trained:
         assert isinstance(trained.to_openai().ask("hello"), str)
 
 

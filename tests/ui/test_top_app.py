@@ -25,9 +25,13 @@ JOB = "name: night\nprocesses:\n  - {process: trial.count, name: one, config: {s
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A home with two runs that are on, and a job that waits for a worker."""
-    home = tmp_path_factory.mktemp("top")
+    return furnished(tmp_path_factory.mktemp("top"), "alpha [red]", "beta")
+
+
+def furnished(home: Path, *names: str) -> Settings:
+    """A home with these runs, each with two figures and a log, and a job that waits."""
     made = Settings.of(home)
-    for name in ("alpha [red]", "beta"):
+    for name in names:
         run = empty_run(made, name)
         add_points(run, 0, 50)
         add_points(run, 50, 5, key="reward")
@@ -116,6 +120,25 @@ def test_run_that_is_chosen_shows_its_own_curve_as_it_grows(url: str, lab: Setti
         await until(pilot, lambda: len(app.curve.values) == 52 and "line 5" in log(app))
 
     played(url, play)
+
+
+@pytest.mark.slow
+def test_run_that_comes_leaves_the_log_and_the_curve_of_the_chosen_one(tmp_path: Path) -> None:
+    async def play(app: Top, pilot: Pilot[None]) -> None:
+        chosen, shown = app.chosen_run, log(app)
+        index.record(home, empty_run(home, "later"))
+        await until(pilot, lambda: len(rows(app, "runs")) == 2)
+        await pilot.pause()
+        assert app.chosen_run == chosen
+        assert log(app) == shown
+        add_points(home.runs / str(chosen), 50, 2)
+        add_lines(home.runs / str(chosen), 5)
+        await until(pilot, lambda: len(app.curve.values) == 52 and "line 5" in log(app))
+        assert log(app).startswith(shown)
+
+    home = furnished(tmp_path, "alpha")
+    with served(gated(home), home) as found:
+        played(found, play)
 
 
 @pytest.mark.slow

@@ -47,6 +47,8 @@ class TrainedAgent:
         guard: judges every call.
         url: of an OpenAI-compatible server that serves the model by its name, ending in `/v1`; empty serves it here.
         api_key: for that server.
+        sampling: options of every completion (`temperature`, `top_p`, `max_tokens`, `seed`); what is not named is the
+            server's default.
         confirm: asked when the guard wants a person to confirm a call; nobody confirms by default.
         traces: file that every proposed call is appended to, with the guard's verdict; None writes none.
     """
@@ -59,6 +61,7 @@ class TrainedAgent:
     guard: Guard
     url: str = ""
     api_key: str = field(default="none", repr=False)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
     confirm: Callable[[ToolAction], bool] = lambda action: False
     traces: Path | None = None
     settings: Settings = field(default_factory=settings_module.load, repr=False)

@@ -8,7 +8,7 @@ episode has an event loop of its own, in its own thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from melete.agents.frameworks import environment_for
@@ -86,17 +86,18 @@ def create_environment(
 def to_agent(trained: TrainedAgent, guarded: GuardedTools) -> AssistantAgent:
     """See `Framework.to_agent`."""
     tools = [tool_of(t.name, t.description, t.parameters, guarded.caller(t.name)) for t in guarded.tools]
-    model = model_client(trained.base_url, trained.api_key, trained.model)
+    model = model_client(trained.base_url, trained.api_key, trained.model, trained.sampling)
     return _assistant(model, tools, trained.system_prompt)
 
 
-def model_client(base_url: str, api_key: str, model: str) -> ChatCompletionClient:
+def model_client(
+    base_url: str, api_key: str, model: str, sampling: Mapping[str, Any] | None = None
+) -> ChatCompletionClient:
     """AutoGen's client of a model at a URL."""
     from autogen_ext.models.openai import OpenAIChatCompletionClient
 
-    passed_on: dict[str, Any] = {
-        "http_client": async_http_client()
-    }  # to AsyncOpenAI; AutoGen does not declare it
+    # The client goes to AsyncOpenAI; AutoGen does not declare it.
+    passed_on: dict[str, Any] = {"http_client": async_http_client(), **(sampling or {})}
     return OpenAIChatCompletionClient(
         model=model,
         base_url=base_url,

@@ -13,7 +13,7 @@ import copy
 import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from melete.agents.frameworks import environment_for
@@ -91,13 +91,20 @@ def create_environment(
 def to_agent(trained: TrainedAgent, guarded: GuardedTools) -> Any:
     """See `Framework.to_agent`."""
     tools = [tool_of(t.name, t.description, t.parameters, guarded.caller(t.name)) for t in guarded.tools]
-    return _agent(model_of(trained.base_url, trained.api_key, trained.model), tools, trained.system_prompt)
+    model = model_of(trained.base_url, trained.api_key, trained.model, trained.sampling)
+    return _agent(model, tools, trained.system_prompt)
 
 
-def model_of(base_url: str, api_key: str, model: str) -> Any:
+def model_of(base_url: str, api_key: str, model: str, sampling: Mapping[str, Any] | None = None) -> Any:
     """CrewAI's client of a model at a URL."""
     return _crewai().LLM(
-        model=model, custom_openai=True, base_url=base_url, api_key=api_key, max_retries=0, timeout=600.0
+        model=model,
+        custom_openai=True,
+        base_url=base_url,
+        api_key=api_key,
+        max_retries=0,
+        timeout=600.0,
+        **(sampling or {}),
     )
 
 

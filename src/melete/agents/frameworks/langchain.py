@@ -98,7 +98,7 @@ def create_environment(
 def to_agent(trained: TrainedAgent, guarded: GuardedTools) -> CompiledStateGraph[Any, Any, Any, Any]:
     """See `Framework.to_agent`."""
     tools = [tool_of(t.name, t.description, t.parameters, guarded.caller(t.name)) for t in guarded.tools]
-    model = chat_model(trained.base_url, trained.api_key, trained.model)
+    model = chat_model(trained.base_url, trained.api_key, trained.model, trained.sampling)
     graph: CompiledStateGraph[Any, Any, Any, Any] = _graph(model, tools, trained.system_prompt)
     return graph
 

@@ -184,7 +184,9 @@ def to_agent(trained: TrainedAgent, guarded: GuardedTools) -> ToolLoop:
     """See `Framework.to_agent`."""
     client = client_of(trained.base_url, trained.api_key)
     schemas = [tool.schema for tool in guarded.tools]
-    return ToolLoop(client, trained.model, schemas, guarded.propose, trained.system_prompt)
+    return ToolLoop(
+        client, trained.model, schemas, guarded.propose, trained.system_prompt, sampling=trained.sampling
+    )
 
 
 def practise(make: Callable[[Session], Any]) -> Agent:

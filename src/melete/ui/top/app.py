@@ -81,7 +81,10 @@ class Top(App[None]):
         self._answers: dict[str, Any] = {}
         self._needle = ""
         self._figure = ""
+        # What is shown is kept together with the topic that it came from.
         self._curve, self._curve_of = picture.Curve(), ""
+        self._log_of = ""
+        self._watched: frozenset[str] = frozenset()
         self._trouble: dict[str, str] = {}
         self._changed = True
         # Held, not asked for: an event may still come while the screen is being taken down.
@@ -146,7 +149,8 @@ class Top(App[None]):
         """Draws what changed since the last time, and asks for what is looked at."""
         if len(self.screen_stack) > 1:
             return
-        await self._wire.want(self._topics())
+        self._watched = frozenset(self._topics())
+        await self._wire.want(self._watched)
         if not self._changed:
             return
         self._changed = False
@@ -159,8 +163,12 @@ class Top(App[None]):
     def _topics(self) -> list[str]:
         kind, ref = self.chosen
         topics = [STATUS, RUNS, JOBS]
-        if ref is not None:
-            topics.append(f"/api/v1/{kind}/{ref}/log")
+        log = f"/api/v1/{kind}/{ref}/log" if ref else ""
+        if log != self._log_of:
+            self._log_of = log
+            self._log_pane.clear()
+        if log:
+            topics.append(log)
         self._log_pane.border_title = picture.shown(f"Log of {ref}" if ref else "Log")
         run = self.chosen_run
         if run is not None:
@@ -187,7 +195,7 @@ class Top(App[None]):
         self._changed = True
         trouble = picture.problem(payload)
         self._trouble.pop(topic, None)
-        if topic.endswith("/log"):
+        if topic == self._log_of:
             self._add_lines(payload, trouble)
         elif trouble is not None:
             self._trouble[topic] = trouble
@@ -197,8 +205,7 @@ class Top(App[None]):
         else:
             self._answers[topic] = payload
         # What is not watched any more is not kept either.
-        kept = {STATUS, RUNS, JOBS, f"/api/v1/runs/{self.chosen_run}/metrics"}
-        self._answers = {name: answer for name, answer in self._answers.items() if name in kept}
+        self._answers = {name: answer for name, answer in self._answers.items() if name in self._watched}
 
     def _add_lines(self, payload: Any, trouble: str | None) -> None:
         log = self._log_pane
@@ -280,15 +287,11 @@ class Top(App[None]):
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """Another run or job is looked at."""
-        self._look_at_it()
+        self._changed = True
 
     def on_descendant_focus(self) -> None:
         """The other table may have been entered."""
-        self._look_at_it()
-
-    def _look_at_it(self) -> None:
         self._changed = True
-        self._log_pane.clear()
 
     def action_figure(self, by: int) -> None:
         """Shows another figure of the run."""
