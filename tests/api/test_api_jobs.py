@@ -40,7 +40,7 @@ processes:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """An empty home."""
+    """A home; each test puts its own jobs there."""
     return Settings.of(tmp_path_factory.mktemp("jobs"))
 
 
@@ -56,6 +56,16 @@ def submitted(client: TestClient, name: str, **body: Any) -> dict[str, Any]:
     answer = client.post("/jobs", json={"text": TWO.replace("NAME", name), **body})
     assert answer.status_code == 201, answer.text
     return dict(answer.json())
+
+
+def talked(client: TestClient, lab: Settings, name: str) -> dict[str, Any]:
+    """A job of two processes that have said five lines each."""
+    job = submitted(client, name)
+    for number, step in enumerate(("one", "two")):
+        child.log_file(lab, job["id"], number, step).write_text(
+            "".join(f"{step} {line}\n" for line in range(5))
+        )
+    return job
 
 
 def asked(client: TestClient, job: dict[str, Any], what: str, **body: Any) -> Any:
@@ -93,7 +103,7 @@ def test_jobs_are_listed_newest_first_page_by_page(client: TestClient) -> None:
         cursor = page["next_cursor"]
     assert found[:3] == names[::-1]
     assert [job["name"] for job in client.get("/jobs", params={"name": "page1"}).json()["data"]] == ["page1"]
-    assert client.get("/jobs", params={"limit": 2, "state": "failed"}).json()["data"] == []
+    assert client.get("/jobs", params={"name": "page1", "state": "failed"}).json()["data"] == []
     assert client.get("/jobs", params={"state": "queued", "cursor": cursor or "eA"}).status_code == 400
 
 
@@ -139,6 +149,7 @@ def test_check_warns_of_inputs_that_are_not_there_now(client: TestClient) -> Non
 
 
 def test_wrong_text_is_refused_with_its_line_and_nothing_is_made(client: TestClient, lab: Settings) -> None:
+    submitted(client, "before")
     before = sorted((lab.home / "jobs").iterdir())
     refused = client.post("/jobs", json={"text": BROKEN})
     assert refused.status_code == 400
@@ -209,10 +220,7 @@ def test_job_is_found_by_name_and_beginning(client: TestClient) -> None:
 def test_log_of_a_job_goes_through_its_processes_in_both_directions(
     client: TestClient, lab: Settings
 ) -> None:
-    job = submitted(client, "talks")
-    for number, name in enumerate(("one", "two")):
-        file = child.log_file(lab, job["id"], number, name)
-        file.write_text("".join(f"{name} {line}\n" for line in range(5)))
+    job = talked(client, lab, "talks")
     path = f"/jobs/{job['id']}/log"
     last = client.get(path, params={"limit": 7}).json()
     assert [line["text"] for line in last["data"]] == ["one 3", "one 4", *(f"two {n}" for n in range(5))]
@@ -229,8 +237,8 @@ def test_log_of_a_job_goes_through_its_processes_in_both_directions(
     assert [line["text"] for line in rest["data"]] == [*(f"two {n}" for n in range(1, 5)), "two more"]
 
 
-def test_log_of_one_process_and_of_a_word(client: TestClient) -> None:
-    path = "/jobs/talks/log"
+def test_log_of_one_process_and_of_a_word(client: TestClient, lab: Settings) -> None:
+    path = f"/jobs/{talked(client, lab, 'words')['id']}/log"
     only = client.get(path, params={"step": "one", "limit": 2}).json()
     assert [line["text"] for line in only["data"]] == ["one 3", "one 4"]
     assert client.get(path, params={"step": "three"}).status_code == 404

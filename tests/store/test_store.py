@@ -13,7 +13,7 @@ import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from melete.errors import ConfigError, StorageError
+from melete.errors import ConfigError, DiskFullError, StorageError
 from melete.records import RunState
 from melete.runs import folder
 from melete.runs.run import Run
@@ -135,6 +135,19 @@ def test_file_that_is_no_database_is_a_storage_error(home: Settings, tmp_path: P
     (tmp_path / "x.db").write_text("this is not a database " * 100)
     with pytest.raises(StorageError, match="cannot be used"):
         index.newest(replace(home, database=f"sqlite:///{tmp_path}/x.db"))
+
+
+def test_disk_that_is_full_is_named_and_what_was_stored_is_kept(home: Settings) -> None:
+    def fill() -> None:
+        with database.connect(home.database) as connection:
+            pages = connection.scalar(sqlalchemy.text("PRAGMA page_count"))
+            connection.execute(sqlalchemy.text(f"PRAGMA max_page_count = {pages}"))  # as on a full disk
+            connection.execute(sqlalchemy.text("CREATE TABLE large AS SELECT zeroblob(1000000) AS content"))
+
+    index.record(home, make_run(home, name="before"))
+    with pytest.raises(DiskFullError, match=r"disk of the database .* is full[\s\S]*Free some space"):
+        fill()
+    assert [row["name"] for row in index.newest(home)] == ["before"]
 
 
 def test_rebuild_command_says_how_many(store: Settings, call: Callable[..., tuple[int, str, str]]) -> None:

@@ -19,10 +19,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from melete import find
-from melete.errors import ConfigError, MissingExtraError, StorageError
+from melete.errors import ConfigError, DiskFullError, MissingExtraError, StorageError
 
 Item = TypeVar("Item")
 WAIT_S = 30
+FULL = ("disk is full", "No space left on device")
+"""What SQLite and PostgreSQL say where there is no space."""
 UPGRADE_LOCK = 5_104_711
 """Key of the PostgreSQL advisory lock that is held while the schema is upgraded."""
 
@@ -38,6 +40,7 @@ def opened(url: str) -> Iterator[Engine]:
 
     Raises:
         ConfigError: the URL is not one of a database that is supported.
+        DiskFullError: there is no space for the database.
         StorageError: the database cannot be reached, read or written, or a newer Melete has changed it.
     """
     engine = open_engine(url)
@@ -50,6 +53,11 @@ def opened(url: str) -> Iterator[Engine]:
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).strip().split("\n")[0]
         shown = engine.url.render_as_string(hide_password=True)
+        if any(full in cause for full in FULL):
+            raise DiskFullError(
+                f"The disk of the database {shown} is full.",
+                next_step="Free some space, then try again; what was stored before is kept.",
+            ) from error
         raise StorageError(
             f"The database {shown} cannot be used: {cause}",
             next_step="Check MELETE_DATABASE; the runs themselves are safe in their folders.",
