@@ -9,12 +9,19 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import melete_trial  # noqa: F401  puts `trial` on `melete.__path__`
 from melete import settings
 from postgres_at_hand import postgres, store  # noqa: F401  fixtures for every room
 from trial_runs import TRIAL
+
+# The gate tries the same examples each time, however slow the machine; new ones: pytest --hypothesis-profile=default
+hypothesis.settings.register_profile(
+    "gate", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("gate")
 
 
 def pytest_sessionfinish() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 from sqlalchemy import insert
 
 from lab_at_hand import request_row
@@ -46,9 +48,10 @@ def player(run: str, one: dict[str, Any]) -> str:
     return f"/agents/runs/{run}/episodes/{one['id']}"
 
 
-def shown_step(tab: Any, place: int = 0) -> str:
-    """Which step a player shows, such as `2 / 5`."""
-    return str(tab.locator("episode-player [data-part=at]").nth(place).inner_text())
+def shows_step(tab: Any, step: int | str, place: int = 0) -> None:
+    """Waits until a player shows this step (or a pattern of steps), as `2 / 5`."""
+    shown = tab.locator("episode-player [data-part=at]").nth(place)
+    expect(shown).to_have_text(re.compile(rf"^{step} / \d+$"))
 
 
 def test_player_steps_by_keyboard_and_keeps_the_step_in_the_address(page: Any, lab: Lab, run: str) -> None:
@@ -56,16 +59,16 @@ def test_player_steps_by_keyboard_and_keeps_the_step_in_the_address(page: Any, l
     page.goto(player(run, one))
     page.locator("episode-player[data-ready]").wait_for()
     steps = lab.get(f"/runs/{run}/episodes/{one['id']}")["data"]
-    assert shown_step(page) == f"1 / {len(steps)}"
+    expect(page.locator("episode-player [data-part=at]")).to_have_text(f"1 / {len(steps)}")
     page.keyboard.press("ArrowRight")
-    assert shown_step(page) == f"2 / {len(steps)}"
-    assert page.url.endswith("#step=2")
+    shows_step(page, 2)
+    page.wait_for_url("**#step=2")
     page.keyboard.press("End")
-    assert shown_step(page) == f"{len(steps)} / {len(steps)}"
+    shows_step(page, len(steps))
     page.keyboard.press("ArrowRight")
-    assert page.url.endswith(f"#step={len(steps)}")
+    page.wait_for_url(f"**#step={len(steps)}")
     page.keyboard.press("Home")
-    assert shown_step(page) == f"1 / {len(steps)}"
+    shows_step(page, 1)
 
 
 def test_deep_link_shows_its_step_with_verdict_reasons_and_result(page: Any, lab: Lab, run: str) -> None:
@@ -79,8 +82,8 @@ def test_deep_link_shows_its_step_with_verdict_reasons_and_result(page: Any, lab
     assert "refused" in said
     assert steps[place]["proposed"]["name"] in said
     assert "Nothing was executed." in said
-    assert page.locator("episode-player .timeline [aria-current=step]").get_attribute("data-step") == str(
-        place
+    expect(page.locator("episode-player .timeline [aria-current=step]")).to_have_attribute(
+        "data-step", str(place)
     )
 
 
@@ -90,12 +93,12 @@ def test_space_plays_and_pauses_and_the_conversation_shows_all_steps(page: Any, 
     page.locator("episode-player[data-ready]").wait_for()
     page.keyboard.press(" ")
     page.get_by_role("button", name="Pause").wait_for()
-    assert shown_step(page).startswith("2 /")
+    shows_step(page, r"([2-9]|\d\d)")  # it goes on while one looks
     page.keyboard.press(" ")
     page.get_by_role("button", name="Play").wait_for()
     page.get_by_role("button", name="Conversation").click()
-    assert page.locator(".conversation .turn").count() == one["steps"]
-    assert page.locator(".conversation .turn[aria-current]").count() == 1
+    expect(page.locator(".conversation .turn")).to_have_count(one["steps"])
+    expect(page.locator(".conversation .turn[aria-current]")).to_have_count(1)
 
 
 def test_two_tries_of_a_task_go_side_by_side(page: Any, lab: Lab, run: str) -> None:
@@ -104,8 +107,8 @@ def test_two_tries_of_a_task_go_side_by_side(page: Any, lab: Lab, run: str) -> N
     page.get_by_role("link", name="After: solved").click()
     page.locator("episode-player[data-ready]").nth(1).wait_for()
     page.keyboard.press("ArrowRight")
-    assert shown_step(page, 0).startswith("2 /")
-    assert shown_step(page, 1).startswith("2 /")
+    shows_step(page, 2, 0)
+    shows_step(page, 2, 1)
 
 
 def test_hostile_steps_run_no_script_and_ten_megabytes_are_shown_in_part(page: Any, lab: Lab) -> None:
@@ -132,12 +135,12 @@ def test_hostile_steps_run_no_script_and_ten_megabytes_are_shown_in_part(page: A
     assert time.monotonic() - began_s < 20
     panels = page.locator("episode-player .step")
     assert panels.get_by_text(HOSTILE, exact=True).count() >= 2
-    assert "parts of it are left out" in panels.inner_text()
+    expect(panels).to_contain_text("parts of it are left out")
     page.get_by_role("button", name="Conversation").click()
     for path in (f"/agents/runs/{run}", f"/agents/runs/{run}?tab=episodes", "/agents"):
         page.goto(path)
-    assert page.locator("script:not([src])").count() == 0
-    assert page.title() == "Agents · Melete"
+    expect(page.locator("script:not([src])")).to_have_count(0)
+    expect(page).to_have_title("Agents · Melete")
 
 
 def test_live_session_appears_on_bench_and_its_requests_count_up(page: Any, lab: Lab) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from melete.agents.deploy import deploy
 from melete.api import whole
@@ -33,7 +34,7 @@ EVIL = (
     '<img src=x onerror="document.title=1"> [link](javascript:alert(1)) <script>document.title=1</script> '
     "![spy](http://example.com/spy.png) [out](http://example.com/)"
 )
-LONG = "word " * 240
+LONG = "word " * 600
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 needs_markdown = pytest.mark.skipif(
@@ -41,7 +42,7 @@ needs_markdown = pytest.mark.skipif(
 )
 
 
-def slow_echo(name: str, context: int = 4096) -> ServedModel:
+def slow_echo(name: str, context: int = 8192) -> ServedModel:
     """An echo model that can be watched while it writes."""
     lm = echo.load(context)
     return ServedModel(name, lm, echo.EchoEngine(lm, interval_s=0.001), models.ECHO)
@@ -91,19 +92,23 @@ def idle(page: Any) -> None:
     page.wait_for_function("() => !document.querySelector('.log[aria-busy=true]')")
 
 
+def bodies(page: Any, pane: int = 0) -> Any:
+    """What a pane's model has said, as it is shown."""
+    return page.locator("chat-pane").nth(pane).locator(".message.assistant > .body")
+
+
 def answers(page: Any, pane: int = 0) -> list[str]:
     """The texts of a pane's model."""
-    texts = page.locator("chat-pane").nth(pane).locator(".message.assistant > .body").all_inner_texts()
-    return [text.strip() for text in texts]
+    return [text.strip() for text in bodies(page, pane).all_inner_texts()]
 
 
 def test_message_is_answered_counted_and_timed(page: Any) -> None:
     say(page, "Good day 🌍")
-    assert answers(page) == ["Good day 🌍"]
+    expect(bodies(page)).to_have_text(["Good day 🌍"])
     stats = page.inner_text(".stats")
     assert "14 tokens" in stats
     assert "a second · first after" in stats
-    assert page.locator("#composer").input_value() == ""
+    expect(page.locator("#composer")).to_have_value("")
 
 
 def test_answer_streams_and_escape_stops_it(page: Any) -> None:
@@ -112,8 +117,8 @@ def test_answer_streams_and_escape_stops_it(page: Any) -> None:
     page.wait_for_selector(".message.assistant.busy > .body:not(:empty)")
     page.keyboard.press("Escape")
     idle(page)
-    assert 0 < len(answers(page)[0]) < 1100
-    assert page.get_by_role("button", name="Send").is_visible()
+    assert 0 < len(answers(page)[0]) < len(LONG.strip())
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
 def test_stop_button_stops(page: Any) -> None:
@@ -121,17 +126,17 @@ def test_stop_button_stops(page: Any) -> None:
     page.press("#composer", "Enter")
     page.get_by_role("button", name="Stop", exact=True).click()
     idle(page)
-    assert page.locator("[data-part=status]").inner_text() == "Stopped."
+    expect(page.locator("[data-part=status]")).to_have_text("Stopped.")
 
 
 def test_regenerate_keeps_the_answer_before_as_a_branch(page: Any) -> None:
     say(page, "one")
     page.get_by_role("button", name="Regenerate").click()
     idle(page)
-    assert answers(page) == ["one"]
-    assert page.locator(".assistant .branches").inner_text() == "2 / 2"
+    expect(bodies(page)).to_have_text(["one"])
+    expect(page.locator(".assistant .branches")).to_have_text("2 / 2")
     page.get_by_role("button", name="The answer before").click()
-    assert page.locator(".assistant .branches").inner_text() == "1 / 2"
+    expect(page.locator(".assistant .branches")).to_have_text("1 / 2")
 
 
 def test_edit_sends_the_changed_message_and_keeps_the_first(page: Any) -> None:
@@ -143,54 +148,54 @@ def test_edit_sends_the_changed_message_and_keeps_the_first(page: Any) -> None:
     page.press("#edit-text", "Enter")
     page.wait_for_selector(".message.assistant")
     idle(page)
-    assert answers(page) == ["changed"]
+    expect(bodies(page)).to_have_text(["changed"])
     page.locator(".message.user").hover()
     page.get_by_role("button", name="The version before").click()
-    assert answers(page) == ["first", "second"]
+    expect(bodies(page)).to_have_text(["first", "second"])
 
 
 def test_tool_call_is_run_and_shown_as_a_card(page: Any) -> None:
     say(page, CALL)
     card = page.get_by_role("region", name="Tool call")
-    assert card.locator(".name").inner_text() == "calculator"
-    assert card.locator(".asked").inner_text() == "37 * 41 + 12"
-    assert card.locator(".result").inner_text() == "1529"
+    expect(card.locator(".name")).to_have_text("calculator")
+    expect(card.locator(".asked")).to_have_text("37 * 41 + 12")
+    expect(card.locator(".result")).to_have_text("1529")
     assert answers(page)[-1] == "The tool answered: 1529"
 
 
 def test_unknown_tool_is_shown_as_failed(page: Any) -> None:
     say(page, 'call rocket {"to": "moon"}')
-    assert page.locator(".call.failed .result").inner_text() == "error: there is no tool named rocket"
+    expect(page.locator(".call.failed .result")).to_have_text("error: there is no tool named rocket")
 
 
 def test_keyboard_alone_is_enough(page: Any) -> None:
-    assert page.evaluate("document.activeElement.id") == "composer"
+    expect(page.locator("#composer")).to_be_focused()
     page.keyboard.type("a")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("b")
     page.keyboard.press("Enter")
     page.wait_for_selector(".message.assistant")
     idle(page)
-    assert page.locator(".message.user .body").inner_text() == "a\nb"
+    expect(page.locator(".message.user .body")).to_have_text("a\nb")
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "composer"
+    expect(page.locator("#composer")).to_be_focused()
     page.keyboard.press("Escape")
     page.keyboard.press("n")
-    assert page.locator(".message").count() == 0
-    assert page.get_by_role("heading", name="What shall we practise?").is_visible()
+    expect(page.locator(".message")).to_have_count(0)
+    expect(page.get_by_role("heading", name="What shall we practise?")).to_be_visible()
 
 
 def test_conversation_survives_a_reload_and_has_a_link(page: Any) -> None:
     say(page, "remember this")
+    page.wait_for_url("**#*")
     link = page.url
-    assert "#" in link
     page.reload()
-    assert answers(page) == ["remember this"]
+    expect(bodies(page)).to_have_text(["remember this"])
     page.get_by_role("button", name="New chat").first.click()
     page.get_by_role("link", name="remember this").click()
-    assert page.url.partition("#")[2] == link.partition("#")[2]
-    assert answers(page) == ["remember this"]
+    page.wait_for_url(lambda url: url.partition("#")[2] == link.partition("#")[2])
+    expect(bodies(page)).to_have_text(["remember this"])
 
 
 def test_conversation_of_before_there_were_branches_is_still_shown(page: Any) -> None:
@@ -199,18 +204,18 @@ def test_conversation_of_before_there_were_branches_is_still_shown(page: Any) ->
     page.evaluate("kept => localStorage.setItem('melete.conversations', kept)", json.dumps(old))
     page.goto("/chat#old")
     page.reload()
-    assert answers(page) == ["hello then"]
+    expect(bodies(page)).to_have_text(["hello then"])
 
 
 def test_link_with_a_question_fills_the_box(page: Any) -> None:
     page.goto("/chat?q=What+now%3F&model=echo")
-    assert page.locator("#composer").input_value() == "What now?"
+    expect(page.locator("#composer")).to_have_value("What now?")
 
 
 def test_what_is_being_written_survives_a_reload(page: Any) -> None:
     page.fill("#composer", "half a thought")
     page.reload()
-    assert page.locator("#composer").input_value() == "half a thought"
+    expect(page.locator("#composer")).to_have_value("half a thought")
 
 
 def test_settings_are_sent_and_kept(page: Any) -> None:
@@ -225,22 +230,22 @@ def test_settings_are_sent_and_kept(page: Any) -> None:
     body = sent.value.post_data_json
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (body["max_tokens"], body["stop"], "tools" in body) == (3, ["zz", "yy"], False)
-    assert answers(page) == ["abc"]
+    expect(bodies(page)).to_have_text(["abc"])
     page.reload()
     page.get_by_role("button", name="Settings").click()
-    assert page.get_by_label("System prompt").input_value() == "Be brief."
+    expect(page.get_by_label("System prompt")).to_have_value("Be brief.")
 
 
 def test_server_that_is_gone_is_said_and_can_be_tried_again(page: Any) -> None:
     page.route("**/v1/chat/completions", lambda route: route.abort())
     say(page, "hello")
-    assert "cannot be reached" in page.locator(".trouble").inner_text()
+    expect(page.locator(".trouble")).to_contain_text("cannot be reached")
     page.unroute("**/v1/chat/completions")
     page.get_by_role("button", name="Try again").click()
     page.wait_for_selector(".message.assistant")
     idle(page)
-    assert answers(page) == ["hello"]
-    assert page.locator(".trouble").count() == 0
+    expect(bodies(page)).to_have_text(["hello"])
+    expect(page.locator(".trouble")).to_have_count(0)
 
 
 def test_refused_request_shows_the_servers_words(page: Any) -> None:
@@ -249,7 +254,7 @@ def test_refused_request_shows_the_servers_words(page: Any) -> None:
         body='data: {"error": {"message": "The queue is full."}}\n\ndata: [DONE]\n\n',
     ))  # fmt: skip
     say(page, "hello")
-    assert "The queue is full." in page.locator(".trouble").inner_text()
+    expect(page.locator(".trouble")).to_contain_text("The queue is full.")
 
 
 def test_sign_in_that_has_run_out_is_asked_for_and_nothing_is_lost(browser: Any, lab: Lab) -> None:
@@ -266,25 +271,25 @@ def test_sign_in_that_has_run_out_is_asked_for_and_nothing_is_lost(browser: Any,
         tab.locator("dialog[open]").get_by_label("Token").fill("s3cret")
         tab.keyboard.press("Enter")
         tab.wait_for_selector(".message.assistant .stats:not(:empty)")
-        assert answers(tab) == ["still here"]
+        expect(bodies(tab)).to_have_text(["still here"])
 
 
 @needs_markdown
 def test_markdown_is_rendered_block_by_block(page: Any) -> None:
     say(page, MARKDOWN + "\n\nThe end.")
     page.wait_for_selector(".body table")
-    assert page.locator(".body strong").inner_text() == "bold"
-    assert page.locator(".body pre code").count() == 1
-    assert page.locator(".body > p").last.inner_text() == "The end."
+    expect(page.locator(".body strong")).to_have_text("bold")
+    expect(page.locator(".body pre code")).to_have_count(1)
+    expect(page.locator(".body > p").last).to_have_text("The end.")
 
 
 def test_hostile_answer_runs_nothing_and_loads_nothing(page: Any) -> None:
     say(page, EVIL)
-    assert page.locator(".body img, .body script, .body a[href^=javascript]").count() == 0
+    expect(page.locator(".body img, .body script, .body a[href^=javascript]")).to_have_count(0)
     assert "<script>" in answers(page)[-1]
     link = page.get_by_role("link", name="out")
     assert (link.get_attribute("rel"), link.get_attribute("target")) == ("noopener noreferrer", "_blank")
-    assert page.title() == "Chat · Melete"
+    expect(page).to_have_title("Chat · Melete")
 
 
 def test_page_without_markdown_libraries_shows_plain_text(browser: Any, site: Server) -> None:
@@ -295,12 +300,12 @@ def test_page_without_markdown_libraries_shows_plain_text(browser: Any, site: Se
         ready(tab)
         say(tab, MARKDOWN)
         tab.wait_for_selector(".body.raw")
-        assert answers(tab) == [MARKDOWN]
+        expect(bodies(tab)).to_have_text([MARKDOWN])
 
 
 def test_two_models_answer_side_by_side_and_stop_on_their_own(page: Any) -> None:
     page.get_by_role("button", name="Compare").click()
-    assert "compare=other" in page.url
+    page.wait_for_url("**compare=other**")
     page.fill("#composer", LONG)
     page.press("#composer", "Enter")
     first, second = page.locator("chat-pane").all()
@@ -309,21 +314,21 @@ def test_two_models_answer_side_by_side_and_stop_on_their_own(page: Any) -> None
     first.get_by_role("button", name="Stop this answer").click()
     idle(page)
     assert len(answers(page, 0)[0]) < len(answers(page, 1)[0]) == len(LONG.strip())
-    assert "first after" in second.locator(".stats").inner_text()
+    expect(second.locator(".stats")).to_contain_text("first after")
     second.get_by_role("button", name="Regenerate").click()
     second.get_by_role("button", name="Stop this answer").click()
     idle(page)
-    assert second.locator(".assistant .branches").inner_text() == "2 / 2"
-    assert first.locator(".assistant .branches").is_hidden()
+    expect(second.locator(".assistant .branches")).to_have_text("2 / 2")
+    expect(first.locator(".assistant .branches")).to_be_hidden()
 
 
 def test_second_model_begins_with_what_was_said(page: Any) -> None:
     say(page, "before")
     page.get_by_role("button", name="Compare").click()
-    assert answers(page, 1) == ["before"]
+    expect(bodies(page, 1)).to_have_text(["before"])
     page.get_by_role("button", name="Close this side").first.click()
-    assert page.locator("chat-pane").count() == 1
-    assert page.locator("chat-pane select").input_value() == "other"
+    expect(page.locator("chat-pane")).to_have_count(1)
+    expect(page.locator("chat-pane select")).to_have_value("other")
 
 
 def test_link_opens_two_models(page: Any) -> None:
@@ -367,7 +372,7 @@ def test_model_that_cannot_be_loaded_says_why_in_place(page: Any) -> None:
     page.get_by_role("button", name="Load", exact=True).last.click()
     said = page.locator("dialog[open] .other .problem")
     said.wait_for()
-    assert "no run named 'no-such-run'" in said.inner_text()
+    expect(said).to_contain_text("no run named 'no-such-run'")
 
 
 @pytest.fixture(scope="module")
@@ -380,19 +385,19 @@ def test_agents_calls_are_judged_shown_and_executed_by_the_person(page: Any, age
     page.goto(f"/chat?model={agent}")
     page.get_by_text("guarded agent").first.wait_for()
     say(page, 'call get_order {"order": 1001}')
-    assert page.locator(".verdict").inner_text() == "allowed"
+    expect(page.locator(".verdict")).to_have_text("allowed")
     page.get_by_label("Result of the call").fill('{"order": 1001, "state": "sent"}')
     page.get_by_role("button", name="Send the result").click()
     page.get_by_text("The tool answered:").wait_for()
-    assert page.locator(".call .result").inner_text() == '{"order": 1001, "state": "sent"}'
+    expect(page.locator(".call .result")).to_have_text('{"order": 1001, "state": "sent"}')
 
 
 def test_agents_call_is_clamped_or_refused_with_reasons(page: Any, agent: str) -> None:
     page.goto(f"/chat?model={agent}")
     page.get_by_text("guarded agent").first.wait_for()
     say(page, 'call refund_order {"order": 1001, "amount": 20, "reason": "late"}')
-    assert page.locator(".verdict").inner_text() == "refused"
-    assert "verify_identity first." in page.locator(".reasons").inner_text()
+    expect(page.locator(".verdict")).to_have_text("refused")
+    expect(page.locator(".reasons")).to_contain_text("verify_identity first.")
     assert "Refused: refund_order is refused: verify_identity first." in answers(page)[-1]
 
 
@@ -401,10 +406,10 @@ def test_agents_call_that_needs_a_person_waits_for_one(page: Any, lab: Lab) -> N
     page.goto(f"/chat?model={name}")
     page.get_by_text("guarded agent").first.wait_for()
     say(page, 'call delete_account {"account": "a-7"}')
-    assert page.locator(".verdict").inner_text() == "needs a person"
+    expect(page.locator(".verdict")).to_have_text("needs a person")
     page.get_by_role("button", name="Confirm").click()
     page.get_by_label("Result of the call").wait_for()
-    assert page.locator(".verdict").inner_text() == "allowed, confirmed"
+    expect(page.locator(".verdict")).to_have_text("allowed, confirmed")
     page.reload()
     page.get_by_label("Result of the call").fill("done")
     page.get_by_role("button", name="Send the result").click()

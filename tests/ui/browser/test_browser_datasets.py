@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from pictures_at_hand import add_episodes, add_pictures
 from web_at_hand import HOSTILE, Lab
@@ -27,13 +28,13 @@ def test_image_opens_large_and_arrows_lead_through_them(page: Any, pictures: Non
     page.get_by_role("button", name="Show image 3 large").click()
     viewer = page.get_by_role("dialog", name="Image")
     shown = viewer.locator("img")
-    assert shown.get_attribute("src") == "/api/v1/datasets/pictures/images/3"
+    expect(shown).to_have_attribute("src", "/api/v1/datasets/pictures/images/3")
     page.keyboard.press("ArrowRight")
-    assert shown.get_attribute("src") == "/api/v1/datasets/pictures/images/4"
+    expect(shown).to_have_attribute("src", "/api/v1/datasets/pictures/images/4")
     assert shown.evaluate("async (image) => { await image.decode(); return image.naturalWidth; }") == 16
     page.keyboard.press("Escape")
-    assert not viewer.is_visible()
-    assert page.title() == "pictures · Melete"  # no caption ran
+    expect(viewer).not_to_be_visible()
+    expect(page).to_have_title("pictures · Melete")
 
 
 def test_episode_plays_to_its_last_frame(page: Any, pictures: None) -> None:
@@ -49,9 +50,9 @@ def test_rows_are_searched_and_the_address_keeps_it(page: Any, pictures: None) -
     page.get_by_label("Search", exact=True).fill("number 31")
     page.keyboard.press("Enter")
     page.wait_for_url("**search=number+31**")
-    assert page.locator(".data-rows > li").count() == 1
+    expect(page.locator(".data-rows > li")).to_have_count(1)
     page.reload()
-    assert page.locator("#row-31").is_visible()
+    expect(page.locator("#row-31")).to_be_visible()
 
 
 def test_pages_have_no_serious_violation_in_either_theme_and_no_sideways_scroll(

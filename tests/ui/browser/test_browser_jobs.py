@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from jobs.queue_at_hand import started_worker
 from melete.jobs.queue import opened
@@ -117,11 +118,11 @@ def test_job_is_made_from_a_process_by_keyboard_alone_and_a_worker_carries_it_ou
         tab.keyboard.press("Control+a")
         tab.keyboard.type(value)
         text_holds(tab, f"{key}: {value}")
-    assert "melete llm tokenizer --data stdlib --vocab-size 300" in tab.locator("#commands").inner_text()
+    expect(tab.locator("#commands")).to_contain_text("melete llm tokenizer --data stdlib --vocab-size 300")
     tab.keyboard.press("Control+Enter")
     tab.wait_for_url("**/jobs/2*")
     reaches(tab, "succeeded")
-    assert "tokenizer: succeeded" in tab.locator(".toast").last.inner_text()
+    expect(tab.locator(".toast").last).to_contain_text("tokenizer: succeeded")
     tab.get_by_role("link", name="Run", exact=True).click()
     tab.wait_for_url("**/runs/*tokenizer*")
 
@@ -130,11 +131,11 @@ def test_job_is_made_from_an_example_with_few_batches(tab: Any) -> None:
     tab.goto("/jobs/new")
     tab.get_by_role("link", name="first-steps").click()
     tab.locator("job-form[data-ok]").wait_for()
-    assert tab.locator(".step-form").count() == 3
+    expect(tab.locator(".step-form")).to_have_count(3)
     assert tab.locator("#form-options-1").get_attribute("open") is None
     tab.get_by_label("Move words up").click()
     tab.locator("#form-step-1", has_text="2 · words").wait_for()
-    assert "no earlier process is named 'base'" in tab.locator(".problems").inner_text()
+    expect(tab.locator(".problems")).to_contain_text("no earlier process is named 'base'")
     tab.get_by_label("Move words down").click()
     tab.locator("job-form[data-ok]").wait_for()
     tab.get_by_label("Limit batches").fill("2")
@@ -142,7 +143,7 @@ def test_job_is_made_from_an_example_with_few_batches(tab: Any) -> None:
     text_holds(tab, "max_chars: 20000")
     tab.get_by_role("button", name="Submit").click()
     tab.wait_for_url("**/jobs/2*")
-    assert tab.locator(".step").count() == 3
+    expect(tab.locator(".step")).to_have_count(3)
     reaches(tab, "succeeded")
 
 
@@ -170,13 +171,13 @@ def test_wrong_value_is_marked_in_both_and_keeps_the_caret_where_one_types(tab: 
     rate.fill("-0.5")
     tab.locator("#f-processes-0-config-rate-problem").wait_for()
     tab.locator("yaml-editor .wrong", has_text="rate: -0.5").wait_for()
-    assert rate.evaluate("field => field === document.activeElement")
-    assert rate.get_attribute("aria-invalid") == "true"
+    expect(rate).to_be_focused()
+    expect(rate).to_have_attribute("aria-invalid", "true")
     rate.press("Home")
     rate.press("Delete")
     tab.locator("job-form[data-ok]").wait_for()
     tab.get_by_role("button", name="Submit").wait_for()
-    assert rate.input_value() == "0.5"
+    expect(rate).to_have_value("0.5")
 
 
 def test_broken_text_leaves_the_form_and_survives_a_reload(tab: Any) -> None:
@@ -186,10 +187,10 @@ def test_broken_text_leaves_the_form_and_survives_a_reload(tab: Any) -> None:
     broken = text_of(tab) + "  - [not closed\n"
     tab.locator("#text").fill(broken)
     tab.get_by_text("This text cannot be shown as a form").wait_for()
-    assert option(tab, "steps").input_value() == "9"
-    assert option(tab, "steps").is_disabled()
+    expect(option(tab, "steps")).to_have_value("9")
+    expect(option(tab, "steps")).to_be_disabled()
     tab.locator("yaml-editor .wrong").wait_for()
-    assert "not YAML" in tab.locator(".problems").inner_text()
+    expect(tab.locator(".problems")).to_contain_text("not YAML")
     tab.get_by_role("button", name="Submit").click()
     tab.locator(".toast.bad", has_text="not YAML").wait_for()
     tab.reload()
@@ -197,7 +198,7 @@ def test_broken_text_leaves_the_form_and_survives_a_reload(tab: Any) -> None:
     assert text_of(tab) == broken
     tab.locator("#text").fill(broken.replace("  - [not closed\n", ""))
     tab.locator("job-form[data-ok]").wait_for()
-    assert option(tab, "steps").input_value() == "9"
+    expect(option(tab, "steps")).to_have_value("9")
     tab.get_by_role("button", name="Start over").click()
     tab.wait_for_function("() => !document.querySelector('#text').value.includes('9')")
 
@@ -226,7 +227,7 @@ def test_form_goes_on_after_a_sign_in_that_has_run_out(browser: Any, guarded: La
         dialog.get_by_label("Token").fill("a long secret")
         dialog.get_by_role("button", name="Sign in").click()
         text_holds(tab, "steps: 13")
-        assert option(tab, "steps").input_value() == "13"
+        expect(option(tab, "steps")).to_have_value("13")
 
 
 def test_job_is_stopped_with_a_checkpoint_and_goes_on_from_it(tab: Any, own: Lab) -> None:
@@ -251,7 +252,7 @@ def test_job_is_tried_again_with_a_changed_option(tab: Any, own: Lab) -> None:
     first = own.get(f"/jobs/{job.id}")["steps"][0]["run"]
     tab.get_by_label("Retry counting with a change").click()
     dialog = tab.get_by_role("dialog", name="Retry with changes")
-    assert dialog.locator("#f-config-steps").input_value() == "4"
+    expect(dialog.locator("#f-config-steps")).to_have_value("4")
     dialog.locator("#f-config-steps").fill("0")
     dialog.get_by_role("button", name="Retry").click()
     dialog.locator("#f-config-steps-problem").wait_for()
@@ -282,7 +283,7 @@ def test_hostile_text_of_a_job_runs_no_script(tab: Any, own: Lab) -> None:
     tab.goto(f"/jobs/{job.id}")
     reaches(tab, "failed")
     tab.get_by_role("log").get_by_text("<script>").first.wait_for()
-    assert tab.title() == "odd · Melete"
+    expect(tab).to_have_title("odd · Melete")
 
 
 def test_phone_shows_form_and_text_without_scrolling_sideways(browser: Any, own: Lab) -> None:

@@ -83,9 +83,9 @@ def test_server_restarted_under_a_half_filled_form_loses_nothing(browser: Any, m
         tab.get_by_text("The server cannot be reached.").wait_for()
         mortal.start(port=int(mortal.url.rsplit(":", 1)[1]))
         tab.wait_for_selector("html[data-conn=live]")
-        assert not tab.get_by_text("The connection is lost.").is_visible()
+        expect(tab.get_by_text("The connection is lost.")).not_to_be_visible()
         moves(tab)
-        assert tab.get_by_role("textbox", name="Name").input_value() == "half"
+        expect(tab.get_by_role("textbox", name="Name")).to_have_value("half")
         tab.get_by_role("button", name="Send").click()
         tab.locator("#k-sent", has_text="answered").wait_for()
 
@@ -106,7 +106,7 @@ def test_cookie_that_ran_out_in_a_form_asks_and_goes_on(browser: Any, guarded: L
         dialog.get_by_label("Token").fill("a long secret")
         dialog.get_by_role("button", name="Sign in").click()
         tab.locator("#k-sent", has_text="answered").wait_for()
-        assert tab.get_by_role("textbox", name="Name").input_value() == "half"
+        expect(tab.get_by_role("textbox", name="Name")).to_have_value("half")
 
 
 def test_cookie_that_ran_out_under_the_socket_asks_once(browser: Any, guarded: Lab) -> None:
@@ -129,8 +129,8 @@ def test_cookie_that_ran_out_under_the_socket_asks_once(browser: Any, guarded: L
 def test_page_without_anything_says_what_to_do_first(browser: Any, mortal: Lab) -> None:
     with watched(browser, mortal.url) as tab:
         tab.goto("/")
-        assert tab.get_by_role("heading", name="Welcome. What shall we practise?").is_visible()
-        assert tab.get_by_role("link", name="New job").first.is_visible()
+        expect(tab.get_by_role("heading", name="Welcome. What shall we practise?")).to_be_visible()
+        expect(tab.get_by_role("link", name="New job").first).to_be_visible()
 
 
 def test_refusal_is_said_with_the_servers_words(browser: Any, mortal: Lab) -> None:

@@ -27,7 +27,7 @@ def test_trained_model_is_deployed_from_the_form_and_answers(page: Any, lab: Lab
     page.locator("[name=name]").fill("from-the-form")
     page.get_by_role("button", name="Deploy").click()
     page.wait_for_url("**/models/deployments/from-the-form")
-    assert page.get_by_text("intact").is_visible()
+    expect(page.get_by_text("intact")).to_be_visible()
     asked = json.dumps({"model": "from-the-form"}).encode()
     with urllib.request.urlopen(f"{lab.url}/v1/models", asked, timeout=60) as answer:
         assert json.load(answer)["id"] == "from-the-form"
@@ -39,8 +39,8 @@ def test_refused_deployment_is_told_in_the_form(page: Any, lab: Lab) -> None:
     page.get_by_role("button", name="Deploy").click()
     said = page.locator("#deploy [role=alert]")
     said.wait_for()
-    assert "practised no scenario" in said.inner_text()
-    assert page.locator("[name=name]").input_value() == "refused"
+    expect(said).to_contain_text("practised no scenario")
+    expect(page.locator("[name=name]")).to_have_value("refused")
 
 
 def test_going_back_asks_first_and_is_shown(page: Any, lab: Lab) -> None:
@@ -49,7 +49,7 @@ def test_going_back_asks_first_and_is_shown(page: Any, lab: Lab) -> None:
     page.goto("/models/deployments/there-and-back")
     page.get_by_role("button", name="Go back to 1.0").click()
     dialog = page.locator("dialog[open]")
-    assert "from version 1.1 to 1.0" in dialog.inner_text()
+    expect(dialog).to_contain_text("from version 1.1 to 1.0")
     dialog.get_by_role("button", name="Go back").click()
     page.get_by_text("version 1.0 in use").wait_for()
     assert lab.get("/deployments/there-and-back")["version"] == "1.0"

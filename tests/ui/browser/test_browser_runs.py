@@ -28,7 +28,6 @@ from web_at_hand import HOSTILE, Lab
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser-work"), pytest.mark.slow]
 LOSS = "melete-chart[keys=loss]"
 PATIENCE_S = 60
-expect.set_options(timeout=20_000)
 TABS = [tab.lower() for tab in runs.TABS]
 LINES = 150_000
 """Of the long log; more than 10 MB."""
@@ -66,6 +65,11 @@ def _grown(lab: Lab, child: subprocess.Popen[bytes]) -> str:
 def chart(page: Any, of: str, key: str = "loss") -> Any:
     """What a property of a chart is."""
     return page.evaluate(f"document.querySelector('melete-chart[keys={key}]').{of}")
+
+
+def becomes(page: Any, of: str, key: str = "loss") -> None:
+    """Waits until something holds of a chart."""
+    page.wait_for_function(f"() => document.querySelector('melete-chart[keys={key}]').{of}")
 
 
 def opened(page: Any, run: str, query: str = "") -> None:
@@ -110,10 +114,10 @@ def test_zoom_asks_for_the_finer_range_and_the_address_shows_it(page: Any, train
     inside = [step for step in steps if low <= step <= high]
     assert 0 < high - low < chart(page, "curves[0].steps.at(-1)") / 2
     assert len(inside) >= (high - low) - 2 or len(steps) >= 50
-    assert chart(page, "plot.scales.x.min", "rate") == low
+    becomes(page, f"plot.scales.x.min === {low}", "rate")
     page.locator(f"{LOSS} .u-over").dblclick()
     page.wait_for_function("() => !location.search.includes('from=')")
-    assert chart(page, "plot.scales.x.min") == 0
+    becomes(page, "plot.scales.x.min === 0")
 
 
 def test_view_is_kept_in_the_address_and_remembered(page: Any, training: str) -> None:
@@ -122,14 +126,13 @@ def test_view_is_kept_in_the_address_and_remembered(page: Any, training: str) ->
     page.get_by_label("Log axis").check()
     page.locator("[name=x]").select_option("relative")
     page.wait_for_url("**smooth=0.9&y=log&x=relative*")
-    assert (
-        chart(page, "plot.series.filter((one) => one.show).length") == 3
-    )  # x, the faint values, their average
-    assert chart(page, "plot.scales.y.distr") == 3
-    assert chart(page, "plot.scales.x.max") < 10_000  # seconds, not steps since 1970
+    # x, the faint values, their average
+    becomes(page, "plot.series.filter((one) => one.show).length === 3")
+    becomes(page, "plot.scales.y.distr === 3")
+    becomes(page, "plot.scales.x.max < 10_000")  # seconds, not steps since 1970
     page.goto(f"/runs/{training}")
     page.wait_for_selector(f"{LOSS} .u-over")
-    assert page.get_by_label("Smoothing").input_value() == "0.9"
+    expect(page.get_by_label("Smoothing")).to_have_value("0.9")
 
 
 def test_average_is_the_exponential_one(page: Any, lab: Lab) -> None:
@@ -155,7 +158,7 @@ def test_other_run_is_laid_over_with_a_dash_and_its_name(page: Any, lab: Lab, tr
     assert [
         line.get_attribute("stroke-dasharray") for line in page.locator(f"{LOSS} .legend line").all()
     ] == ["", "7 4"]
-    assert "tiny-base" in legend.nth(1).inner_text()
+    expect(legend.nth(1)).to_contain_text("tiny-base")
     legend.nth(1).click()
     expect(legend.nth(1)).to_have_attribute("aria-pressed", "false")
 
@@ -173,7 +176,7 @@ def test_keyboard_reads_values_and_zooms(page: Any, lab: Lab) -> None:
     page.wait_for_url("**to=*")
     page.keyboard.press("0")
     page.wait_for_function("() => !location.search.includes('to=')")
-    assert "step 1 to 40" in page.locator(f"{LOSS} [data-part=said]").text_content()
+    expect(page.locator(f"{LOSS} [data-part=said]")).to_contain_text("step 1 to 40")
 
 
 def test_cursor_is_shared_by_charts(page: Any, lab: Lab) -> None:
@@ -218,7 +221,7 @@ def test_values_that_are_not_finite_are_counted(page: Any, lab: Lab) -> None:
         file.write('{"step": 6, "time_s": 1.0, "loss": NaN}\n{"step": 7, "time_s": 2.0, "loss": 0.1}\n')
     opened(page, run)
     expect(page.locator(f"{LOSS} [data-part=notes]")).to_have_text("1 value is not finite")
-    assert chart(page, "plot.data[1].includes(null)")  # the line is broken there
+    becomes(page, "plot.data[1].includes(null)")  # the line is broken there
 
 
 def test_charts_out_of_sight_are_not_drawn(page: Any, lab: Lab) -> None:
@@ -248,7 +251,7 @@ def test_log_follows_and_search_leads_to_a_line(page: Any, lab: Lab) -> None:
         expect(page.locator("log-view [data-part=note]")).to_contain_text("with “step 7”")
         rows.filter(has_text="step 7").first.click()
         expect(page.locator(".line.marked")).to_contain_text("step 7")
-        assert "search=step+7" in page.url
+        page.wait_for_url("**search=step+7**")
         page.get_by_role("button", name="Follow").click()
         expect(page.get_by_role("button", name="Follow")).to_have_attribute("aria-pressed", "true")
 
@@ -263,7 +266,7 @@ def test_log_of_ten_megabytes_holds_few_lines_in_the_page(page: Any, lab: Lab) -
         file.write("12:00:01 10 %\r12:00:01 50 %\r12:00:01 100 %\n" + HOSTILE + "\n")
     page.goto(f"/runs/{run}?tab=log")
     expect(page.locator(".line").filter(has_text="100 %")).to_have_text("12:00:01 100 %")
-    assert page.locator(".line .ansi-1").first.inner_text() == "red"
+    expect(page.locator(".line .ansi-1").first).to_have_text("red")
     expect(page.locator(".line").last).to_have_text(HOSTILE)
     began_s = time.monotonic()
     for _ in range(12):
@@ -284,7 +287,7 @@ def test_note_saves_itself_and_is_there_after_a_reload(page: Any, lab: Lab) -> N
     page.get_by_label("Note, in Markdown").fill("It **works**")
     expect(page.locator("note-field [data-part=state]")).to_have_text("Saved")
     page.reload()
-    assert page.get_by_label("Note, in Markdown").input_value() == "It **works**"
+    expect(page.get_by_label("Note, in Markdown")).to_have_value("It **works**")
     expect(page.locator("note-field mark-down strong")).to_have_text("works")
 
 
@@ -338,7 +341,7 @@ def test_compare_draws_all_runs_in_one_chart(page: Any, lab: Lab, training: str)
         "(before) => document.querySelector('melete-chart[keys=loss]').curves[1].values.length > before",
         arg=before,
     )
-    assert chart(page, "plot.data.every((one, _, all) => one.length === all[0].length)")
+    becomes(page, "plot.data.every((one, _, all) => one.length === all[0].length)")
     steps = chart(page, "plot.data[0]")
     assert steps == sorted(set(steps))
 
@@ -369,10 +372,10 @@ def test_images_open_large_and_are_led_through_by_keyboard(page: Any, lab: Lab) 
     expect(viewer).to_contain_text("1 of 3")
     page.keyboard.press("ArrowRight")
     expect(viewer).to_contain_text("2 of 3 · step 2 cat")
-    assert page.evaluate("document.querySelector('.viewer img').naturalWidth") == 8
+    page.wait_for_function("document.querySelector('.viewer img').naturalWidth == 8")
     page.keyboard.press("Escape")
     expect(viewer).not_to_be_visible()
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Show cat of step 2 large"
+    expect(page.get_by_role("button", name="Show cat of step 2 large")).to_be_focused()
 
 
 def picture(level: int) -> bytes:

@@ -28,10 +28,10 @@ def at(page: Any, path: str) -> None:
 
 def test_home_shows_results_and_the_queue(page: Any, lab: Lab) -> None:
     at(page, "/")
-    assert page.get_by_role("heading", level=1).inner_text() == "Home"
+    expect(page.get_by_role("heading", level=1)).to_have_text("Home")
     newest = lab.get("/runs?state=succeeded&limit=1")["data"][0]
-    assert page.get_by_role("link", name=newest["name"], exact=True).first.is_visible()
-    assert page.get_by_role("link", name="two-steps").is_visible()
+    expect(page.get_by_role("link", name=newest["name"], exact=True).first).to_be_visible()
+    expect(page.get_by_role("link", name="two-steps")).to_be_visible()
 
 
 def test_home_shows_a_running_run_with_its_progress(page: Any, busy_lab: tuple[Lab, str]) -> None:
@@ -42,7 +42,7 @@ def test_home_shows_a_running_run_with_its_progress(page: Any, busy_lab: tuple[L
     expect(card.locator("progress")).to_have_attribute("value", re.compile(r"0\.000[1-9]"), timeout=20_000)
     under = card.locator(".under")
     expect(under).not_to_have_text(under.inner_text(), timeout=20_000)
-    assert "of 1\u202f000\u202f000 steps" in card.inner_text()
+    expect(card).to_contain_text("of 1\u202f000\u202f000 steps")
 
 
 def test_two_keys_go_to_a_page_and_question_mark_lists_them(page: Any) -> None:
@@ -52,9 +52,9 @@ def test_two_keys_go_to_a_page_and_question_mark_lists_them(page: Any) -> None:
     page.wait_for_url("**/runs")
     page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keyboard shortcuts")
-    assert "Home" in dialog.inner_text()
+    expect(dialog).to_contain_text("Home")
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    expect(dialog).not_to_be_visible()
 
 
 def test_slash_goes_to_the_search_and_keys_are_text_there(page: Any) -> None:
@@ -62,7 +62,7 @@ def test_slash_goes_to_the_search_and_keys_are_text_there(page: Any) -> None:
     page.locator("main").click()
     page.keyboard.press("/")
     page.keyboard.type("g h?")
-    assert page.get_by_label("Id or name").input_value() == "g h?"
+    expect(page.get_by_label("Id or name")).to_have_value("g h?")
 
 
 def test_palette_finds_a_run_by_name_and_goes_there_by_keyboard(page: Any, lab: Lab) -> None:
@@ -72,7 +72,7 @@ def test_palette_finds_a_run_by_name_and_goes_there_by_keyboard(page: Any, lab: 
     box.wait_for()
     page.keyboard.type("second")
     page.get_by_role("option", name="second").first.wait_for()
-    assert page.get_by_role("option", selected=True).count() == 1
+    expect(page.get_by_role("option", selected=True)).to_have_count(1)
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/runs/{lab.made['second']}")
 
@@ -84,11 +84,11 @@ def test_palette_is_a_combobox_whose_arrows_move(page: Any) -> None:
     box = page.get_by_role("combobox", name="Search runs")
     first = box.get_attribute("aria-activedescendant")
     page.keyboard.press("ArrowDown")
-    assert box.get_attribute("aria-activedescendant") != first
+    expect(box).not_to_have_attribute("aria-activedescendant", first)
     page.keyboard.press("ArrowUp")
-    assert box.get_attribute("aria-activedescendant") == first
+    expect(box).to_have_attribute("aria-activedescendant", first)
     page.keyboard.press("Escape")
-    assert not box.is_visible()
+    expect(box).not_to_be_visible()
 
 
 def test_theme_is_chosen_kept_and_given_back_to_the_system(page: Any) -> None:
@@ -111,7 +111,7 @@ def test_dangerous_button_asks_first(page: Any) -> None:
     at(page, "/ui-kit")
     page.get_by_role("button", name="Danger").click()
     page.get_by_role("button", name="Cancel").click()
-    assert page.get_by_text("The server has answered.").count() == 0
+    expect(page.get_by_text("The server has answered.")).to_have_count(0)
     page.get_by_role("button", name="Danger").click()
     page.get_by_role("dialog").get_by_role("button", name="Stop").click()
     page.get_by_text("The server has answered.").wait_for()
@@ -142,13 +142,13 @@ def test_form_that_is_kept_survives_a_reload_until_it_is_sent(page: Any) -> None
     page.get_by_label("Shape").select_option("steep")
     page.get_by_label("Say each step").check()
     page.reload()
-    assert page.get_by_role("textbox", name="Name").input_value() == "half"
-    assert page.get_by_label("Shape").input_value() == "steep"
-    assert page.get_by_label("Say each step").is_checked()
+    expect(page.get_by_role("textbox", name="Name")).to_have_value("half")
+    expect(page.get_by_label("Shape")).to_have_value("steep")
+    expect(page.get_by_label("Say each step")).to_be_checked()
     page.get_by_role("button", name="Send").click()
     page.locator("#k-sent", has_text="answered").wait_for()
     page.reload()
-    assert page.get_by_role("textbox", name="Name").input_value() == ""
+    expect(page.get_by_role("textbox", name="Name")).to_have_value("")
 
 
 def test_page_that_comes_back_from_the_cache_is_live_again(page: Any) -> None:
@@ -175,7 +175,7 @@ def test_no_page_scrolls_sideways_on_a_phone(phone: Any, lab: Lab) -> None:
 def test_menu_opens_on_a_phone(phone: Any) -> None:
     at(phone, "/")
     link = phone.get_by_role("navigation", name="Pages").get_by_role("link", name="Runs")
-    assert not link.is_visible()
+    expect(link).not_to_be_visible()
     phone.get_by_role("button", name="Menu").click()
     link.click()
     phone.wait_for_url("**/runs")
