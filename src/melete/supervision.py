@@ -16,8 +16,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import IO
 
 from melete.errors import ServerError
@@ -25,6 +26,33 @@ from melete.errors import ServerError
 HELD_S = 2.0
 """A new holder tries this long, because whoever asks whether one lives has the lock for a moment."""
 WAITING_CALLS = 2048
+
+
+class StopRequest:
+    """What a signal handler asks of a loop that waits for it in the same thread.
+
+    A `threading.Event` cannot be that: a handler that comes while the thread holds the event's lock waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._made = False
+        self._wake: SimpleQueue[None] = SimpleQueue()  # its `put` may interrupt its `get`
+
+    def set(self, *_: object) -> None:
+        """Asks to stop; may be called from a signal handler and from any thread."""
+        self._made = True
+        self._wake.put(None)
+
+    def is_set(self) -> bool:
+        """Whether somebody has asked."""
+        return self._made
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Waits, in one thread only, until somebody asks or the time is over; returns whether somebody has asked."""
+        if not self._made:
+            with suppress(Empty):
+                self._wake.get(timeout=timeout_s)
+        return self._made
 
 
 def lives(lock: Path) -> bool:

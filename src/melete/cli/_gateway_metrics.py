@@ -17,14 +17,14 @@ def command(host: str, port: int) -> None:
     secret: names of variants, models and providers, and figures.
     """
     import signal
-    import threading
 
     from melete import settings
     from melete.gateway import exporter
+    from melete.supervision import StopRequest
 
-    stop = threading.Event()
+    stop = StopRequest()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, stop.set)
     with exporter.serve(settings.load(), port, host=host) as page:
         click.echo(f"Metrics at {page.url}")
         stop.wait()

@@ -33,7 +33,7 @@ from melete.gateway.provider import Provider
 from melete.gateway.state import State
 from melete.runs.folder import replace_file
 from melete.settings import Settings
-from melete.supervision import answers, how_ended
+from melete.supervision import StopRequest, answers, how_ended
 
 READY_S = 240.0
 """Seconds that LiteLLM may take to answer for the first time."""
@@ -88,7 +88,7 @@ class Supervisor:
         needed = [name for provider in plan.providers for name in provider.variables]
         self._secrets = {name: os.environ.get(name, "") for name in needed}
         self._log = logs.Log(settings.gateway / "logs", self._secrets.values(), shown=shown)
-        self._stop = threading.Event()
+        self._stop = StopRequest()
         self._child: subprocess.Popen[bytes] | None = None
         self._scrape_key = config.scrape_key(settings)
         self._state = State(

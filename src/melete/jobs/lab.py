@@ -147,7 +147,7 @@ class Supervisor:
         self.settings, self.plan, self.shown = settings, plan, shown
         self.state = State("starting", os.getpid(), time.time(), plan)
         self.state.parts = {name: Part() for name in plan.parts()}
-        self._stop = threading.Event()
+        self._stop = supervision.StopRequest()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._due_s = dict.fromkeys(self.state.parts, 0.0)
         self._pause_s = dict.fromkeys(self.state.parts, 0.0)
