@@ -7,9 +7,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 import melete_trial  # noqa: F401  puts `trial` on `melete.__path__`
@@ -17,11 +17,14 @@ from melete import settings
 from postgres_at_hand import postgres, store  # noqa: F401  fixtures for every room
 from trial_runs import TRIAL
 
-# The gate tries the same examples each time, however slow the machine; new ones: pytest --hypothesis-profile=default
-hypothesis.settings.register_profile(
-    "gate", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("gate")
+with suppress(ModuleNotFoundError):  # the environment of a framework has none
+    import hypothesis
+
+    # The gate tries the same examples each time, however slow the machine; others: pytest --hypothesis-profile=default
+    hypothesis.settings.register_profile(
+        "gate", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("gate")
 
 
 def pytest_sessionfinish() -> None:
